@@ -1,0 +1,19 @@
+//! Transforms by IANA number: which library does what, in one place, with vectors.
+//!
+//! Protocol crates name a transform ([`Encryption`], [`Integrity`], [`Prf`], [`Group`]) and never a library.
+//! Nothing here draws randomness of its own, except where a signature scheme does so inside its library;
+//! there the caller is a driver, not a protocol core.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions, clippy::panic)
+)]
+
+mod dh;
+mod message;
+mod packet;
+mod prf;
+mod signature;
+mod transform;
+
+pub use transform::{Encryption, Group, Integrity, Prf};

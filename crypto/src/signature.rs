@@ -1,0 +1,1 @@
+//! Signatures for IKE authentication (RFC 7427).
