@@ -10,10 +10,12 @@
 )]
 
 mod dh;
+mod iv;
 mod message;
 mod packet;
 mod prf;
 mod signature;
 mod transform;
 
+pub use iv::{Iv, IvSource, IvSpace};
 pub use transform::{Encryption, Group, Integrity, Prf};

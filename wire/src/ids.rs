@@ -75,6 +75,15 @@ pub struct Epoch {
     pub master: Slot,
 }
 
+/// Under which epoch, and by which member, a work set is held: no two holders ever have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tenure {
+    /// The epoch that made this member the owner.
+    pub epoch: Epoch,
+    /// The owner's slot in its view.
+    pub slot: Slot,
+}
+
 /// A Security Parameters Index of ESP or AH (RFC 4303 §2.1). One that we chose names its work set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Spi(pub u32);

@@ -2,7 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or draws randomness. [`Reader`] and [`Writer`] carry every codec;
 //! [`Time`] is what drivers hand to the sans-IO cores; [`Secret`] holds key material; [`WorkSet`], [`Epoch`],
-//! [`Slot`] and [`Spi`] are the identifiers that the cluster and the protocols share; [`record!`] declares
+//! [`Slot`], [`Tenure`] and [`Spi`] are the identifiers that the cluster and the protocols share; [`record!`] declares
 //! state that crosses from node to node; [`TrafficSelector`] is what IKE negotiates and ESP enforces.
 
 mod ids;
@@ -13,7 +13,7 @@ mod selector;
 mod time;
 mod writer;
 
-pub use ids::{CommitId, Epoch, RecordId, RecordKind, Slot, Spi, WorkSet};
+pub use ids::{CommitId, Epoch, RecordId, RecordKind, Slot, Spi, Tenure, WorkSet};
 pub use reader::{Cause, DecodeError, Reader};
 pub use record::{Change, Field, Record, RecordFields, UnknownFields};
 pub use secret::Secret;

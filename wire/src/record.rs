@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::{Cause, DecodeError, Epoch, Prefix, Reader, Secret, Slot, Spi, TrafficSelector, WorkSet, Writer};
+use crate::{Cause, DecodeError, Epoch, Prefix, Reader, Secret, Slot, Spi, Tenure, TrafficSelector, WorkSet, Writer};
 
 /// What happens to a replicated record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -358,6 +358,16 @@ impl Field for Epoch {
 
     fn read(name: &'static str, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { count: r.u32(name)?, master: Slot::read(name, r)? })
+    }
+}
+
+impl Field for Tenure {
+    fn write(&self, w: &mut Writer) -> bool {
+        self.epoch.write(w) && self.slot.write(w)
+    }
+
+    fn read(name: &'static str, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { epoch: Epoch::read(name, r)?, slot: Slot::read(name, r)? })
     }
 }
 
