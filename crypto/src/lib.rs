@@ -18,4 +18,5 @@ mod signature;
 mod transform;
 
 pub use iv::{Iv, IvSource, IvSpace};
+pub use packet::{CbcIvSource, KeyError, PacketError, PacketKey};
 pub use transform::{Encryption, Group, Integrity, Prf};
