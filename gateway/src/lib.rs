@@ -1,0 +1,3 @@
+//! The node: everything that has sockets, threads and files around the sans-IO engines.
+
+pub mod link;
