@@ -19,4 +19,7 @@ mod transform;
 
 pub use iv::{Iv, IvSource, IvSpace};
 pub use packet::{CbcIvSource, KeyError, PacketError, PacketKey};
+pub use signature::{
+    KeyKind, SIGNATURE_HASHES, SignatureError, SignatureScheme, SigningKey, verify, verify_ecdsa_p256_raw,
+};
 pub use transform::{Encryption, Group, Integrity, Prf};
