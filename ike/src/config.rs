@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::identity::Identity;
-use crate::output::SignatureScheme;
-use crypto::{Encryption, Group, Integrity, Prf};
+use auth::Identity;
+use auth::x509::TrustAnchors;
+use crypto::{Encryption, Group, Integrity, KeyKind, Prf};
 use wire::{Secret, TrafficSelector};
 
 /// Everything that an [`Endpoint`](crate::Endpoint) is told by the operator; the same on all nodes of a cluster.
@@ -14,8 +14,8 @@ use wire::{Secret, TrafficSelector};
 pub struct Config {
     /// Who may connect, and to whom we connect; the first that fits is taken.
     pub connections: Vec<Connection>,
-    /// Certificates, DER, that end a peer's chain.
-    pub trust_anchors: Vec<Vec<u8>>,
+    /// The CAs that may vouch for peers, with their revocation lists.
+    pub trust_anchors: TrustAnchors,
     /// Key of the stateless cookies (RFC 7296 §2.6), the same on all nodes.
     pub cookie_secret: Secret,
     /// From this many half-open SAs on, an initiator must return a cookie first.
@@ -116,7 +116,7 @@ pub enum LocalAuth {
         /// The driver's name for the private key.
         key: String,
         /// What the key can do.
-        scheme: SignatureScheme,
+        kind: KeyKind,
     },
 }
 

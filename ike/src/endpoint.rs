@@ -12,8 +12,8 @@ use wire::{DecodeError, RecordId, Spi, Tenure, Time, WorkSet};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::fault::Refusal;
-use crate::identity::Identity;
 use crate::output::{InitiateError, NoAddress, NoSession, Output, Path, RequestId, Session, SignError};
+use auth::Identity;
 
 /// Every IKE SA of the work sets that this node owns: no socket, no clock, no thread.
 ///

@@ -39,7 +39,6 @@ mod config;
 mod counters;
 mod endpoint;
 mod fault;
-mod identity;
 mod output;
 
 pub use config::{
@@ -49,8 +48,7 @@ pub use config::{
 pub use counters::Counters;
 pub use endpoint::Endpoint;
 pub use fault::{Reason, Refusal};
-pub use identity::Identity;
 pub use output::{
     ChildSa, Event, InitiateError, NoAddress, NoSession, Output, Path, RequestId, Role, Session, SessionState,
-    SignError, SignatureScheme,
+    SignError,
 };

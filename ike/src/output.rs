@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::identity::Identity;
-use crypto::{Encryption, Integrity};
+use auth::Identity;
+use crypto::{Encryption, Integrity, SignatureScheme};
 use wire::{Change, CommitId, RecordId, Secret, Spi, TrafficSelector, WorkSet};
 
 use crate::fault::{Reason, Refusal};
@@ -279,13 +279,4 @@ pub struct Session {
     pub rekey_in: Option<Duration>,
     /// Time since the peer's last authenticated message.
     pub idle: Duration,
-}
-
-/// How a signature of RFC 7427 is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SignatureScheme {
-    /// RSASSA-PSS with SHA-256 and MGF1 with SHA-256, salt of 32 octets (RFC 8017 §8.1).
-    RsaPssSha256,
-    /// ECDSA on P-256 with SHA-256, the signature as DER (RFC 5758 §3.2).
-    EcdsaP256Sha256,
 }
