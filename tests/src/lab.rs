@@ -162,9 +162,12 @@ struct Identity(String);
 impl Identity {
     fn of_process(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // proc(5): the command name, in parentheses, may hold anything; the start time is the 20th field after it.
-        let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?;
-        Some(Self(format!("{pid} {start}")))
+        // proc(5): the command name, in parentheses, may hold anything. After it come the state, where Z and X mean that
+        // the process has ended and is only waited for, and as the 20th field the start time.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let ended = matches!(fields.next()?, "Z" | "X");
+        let start = fields.nth(18)?;
+        (!ended).then(|| Self(format!("{pid} {start}")))
     }
 }
 

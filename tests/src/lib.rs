@@ -13,6 +13,7 @@ pub mod http;
 mod interrupt;
 mod lab;
 mod namespace;
+pub mod observer;
 pub mod pair;
 pub mod pki;
 mod process;

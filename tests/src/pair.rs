@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::Result;
 
 use crate::lab::Lab;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, Switch};
 use crate::pki::{Authority, KeyKind};
 use crate::strongswan::{Charon, Credential, Role, Settings};
 
@@ -15,8 +15,12 @@ pub struct StrongSwanPair {
     pub client: Charon,
     /// The gateway.
     pub gateway: Charon,
+    /// The wire between the two.
+    pub wire: Switch,
     /// Where the client runs.
     pub outside: Namespace,
+    /// Where the gateway runs.
+    pub middle: Namespace,
     /// Behind the gateway.
     pub inside: Namespace,
     // Last, so that the programs end before their namespaces go.
@@ -69,7 +73,7 @@ impl StrongSwanPair {
         let at = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
         let client =
             start(&outside, "client", "c1.lab.test", "vpn.lab.test", Role::Client { gateway: at, liveness_s: 10 })?;
-        Ok(Self { client, gateway, outside, inside, _lab: lab })
+        Ok(Self { client, gateway, wire, outside, middle, inside, _lab: lab })
     }
 
     /// Where a server behind the gateway can listen.

@@ -1,0 +1,185 @@
+//! An observer of the outside wire: it sees every frame that a node or a client sends, and judges it.
+//!
+//! It needs no keys: SPI, sequence number and the explicit IV of an AEAD travel in the clear. [`Rules`] say what is
+//! protected, [`Report`] what was broken and how many packets were judged.
+
+mod capture;
+mod frame;
+mod judge;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::namespace::{Namespace, Switch};
+use crate::run;
+use capture::Capture;
+use frame::Content;
+pub use judge::{Judge, Rule, Rules, VIOLATIONS_MAX, Violation};
+
+/// A running observer.
+pub struct Observer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    judge: Judge,
+    ports: BTreeMap<String, Sent>,
+    /// An ESP frame of the first port that sent one, kept to be planted.
+    specimen: Option<Vec<u8>>,
+    dropped: u64,
+}
+
+/// What one port has sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// ESP packets.
+    pub esp: u64,
+    /// IKE messages.
+    pub ike: u64,
+}
+
+/// The observer's verdict.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Packets judged; each datagram of a train counts.
+    pub judged: u64,
+    /// How many of them were ESP.
+    pub esp: u64,
+    /// How many of them were IKE.
+    pub ike: u64,
+    /// Times that a rule was broken.
+    pub broken: u64,
+    /// The first of them.
+    pub violations: Vec<Violation>,
+    /// Frames that the observer could not keep, and so did not judge.
+    pub dropped: u64,
+    /// What each port sent.
+    pub ports: BTreeMap<String, Sent>,
+}
+
+impl Observer {
+    /// Starts to observe all ports that `switch` has now.
+    ///
+    /// # Errors
+    /// The packet socket cannot be opened.
+    pub fn start(switch: &Switch, rules: Rules) -> Result<Self> {
+        let capture = Capture::open(switch.namespace())?;
+        let seen = Seen { judge: Judge::new(rules), ..Seen::default() };
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), seen: Mutex::new(seen) });
+        let told = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("observer".to_owned()).spawn(move || watch(capture, &told))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// What each port has sent so far.
+    #[must_use]
+    pub fn sent(&self) -> BTreeMap<String, Sent> {
+        self.seen().ports.clone()
+    }
+
+    /// Times that a rule was broken so far.
+    #[must_use]
+    pub fn broken(&self) -> u64 {
+        self.seen().judge.broken()
+    }
+
+    /// Sends an ESP packet that was seen once more, from `interface` of `namespace`: a double use that must be found.
+    ///
+    /// # Errors
+    /// No ESP came by in 5 s, or there is no such interface.
+    pub fn plant(&self, namespace: &Namespace, interface: &str) -> Result<()> {
+        let specimen =
+            run::wait_for("an ESP packet to repeat", Duration::from_secs(5), || self.seen().specimen.clone())?;
+        capture::inject(namespace, interface, &specimen)
+    }
+
+    /// Ends the observation once all that was received is judged.
+    ///
+    /// # Errors
+    /// The packet socket failed while observing.
+    pub fn finish(mut self) -> Result<Report> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| anyhow!("the observer panicked"))?.context("observe")?;
+        }
+        let seen = self.seen();
+        Ok(Report {
+            judged: seen.judge.judged(),
+            esp: seen.judge.esp(),
+            ike: seen.judge.ike(),
+            broken: seen.judge.broken(),
+            violations: seen.judge.violations().to_vec(),
+            dropped: seen.dropped,
+            ports: seen.ports.clone(),
+        })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.shared.seen()
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Judges until told to stop, and then on until nothing is left to receive.
+fn watch(mut capture: Capture, shared: &Shared) -> Result<()> {
+    loop {
+        let stop = shared.stop.load(Ordering::Relaxed);
+        match capture.next()? {
+            Some(frame) => shared.seen().take(&frame),
+            None if stop => break,
+            None => {
+                capture.count_drops()?;
+                shared.seen().dropped = capture.dropped;
+            }
+        }
+    }
+    capture.count_drops()?;
+    shared.seen().dropped = capture.dropped;
+    Ok(())
+}
+
+impl Seen {
+    fn take(&mut self, frame: &capture::Frame<'_>) {
+        let Self { judge, ports, specimen, .. } = self;
+        frame::read(frame.bytes, frame.segment, |packet| {
+            let sent = match ports.get_mut(frame.port) {
+                Some(sent) => sent,
+                None => ports.entry(frame.port.to_owned()).or_default(),
+            };
+            match packet.content {
+                Content::Esp(_) => {
+                    sent.esp += 1;
+                    if specimen.is_none() && frame.segment.is_none() {
+                        *specimen = Some(frame.bytes.to_vec());
+                    }
+                }
+                Content::Ike(_) => sent.ike += 1,
+                Content::Quote { .. } | Content::Other => {}
+            }
+            judge.judge(frame.port, packet);
+        });
+    }
+}
