@@ -5,6 +5,7 @@
 //! * [`Membership`]: views, leases, election, the owner of each work set, planned and unplanned moves. A real-time
 //!   thread drives it, because the lease in the kernel lives on its keepalives.
 //! * [`Replication`]: records, streams, snapshots and output commit. It runs off the real-time thread.
+//! * [`dispatch`]: which node takes a packet; the twin of the BPF program in `cluster/bpf`.
 //! * [`seal`]: the protection of every membership datagram under the group key.
 //!
 //! Both cores are driven alike: `handle_*(now, …)`, then take everything from `poll_output` (and, for membership,
@@ -15,6 +16,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions, clippy::panic)
 )]
 
+pub mod dispatch;
 mod identity;
 pub mod membership;
 mod policy;
