@@ -7,7 +7,9 @@
 //! It needs root, `iproute2` and the packages that `./test` installs.
 
 pub mod bench;
+pub mod cluster;
 pub mod demo;
+pub mod echo;
 pub mod figures;
 pub mod http;
 mod interrupt;

@@ -68,15 +68,14 @@ impl Capture {
         };
         let Ok(received) = usize::try_from(received) else {
             let error = std::io::Error::last_os_error();
-            return match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(None),
-                // packet(7) with PACKET_VNET_HDR: a kind of train that the header cannot describe.
-                ErrorKind::InvalidInput => {
-                    self.dropped += 1;
-                    Ok(None)
-                }
-                _ => Err(error).context("receive from the switch"),
-            };
+            let kind = error.kind();
+            // packet(7) with PACKET_VNET_HDR: a kind of train that the header cannot describe.
+            if kind == ErrorKind::InvalidInput {
+                self.dropped += 1;
+            } else if !matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
+                return Err(error).context("receive from the switch");
+            }
+            return Ok(None);
         };
         let Some(port) = self.ports.get(&from.sll_ifindex) else { return Ok(None) };
         let mut header = [0; VNET_HEADER];

@@ -1,0 +1,567 @@
+//! A cluster of our own nodes: three LANs, N gateways, a server behind them, and clients before them.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::lab::{BPFFS, Lab};
+use crate::namespace::{Cable, Namespace, Switch};
+use crate::observer::Rules;
+use crate::pki::{Authority, KeyKind};
+use crate::process::Process;
+use crate::run;
+use crate::strongswan::{Charon, Credential, Role, Settings};
+
+/// A cluster in the lab.
+pub struct Cluster {
+    /// Its nodes, `n1` first.
+    pub nodes: Vec<Node>,
+    /// Where clients are.
+    pub outside: Switch,
+    /// What the cluster protects.
+    pub inside: Switch,
+    /// A host inside.
+    pub server: Namespace,
+    authority: Authority,
+    directory: PathBuf,
+    // Last, so that the programs end before their namespaces go.
+    lab: Lab,
+}
+
+/// One node.
+pub struct Node {
+    name: String,
+    namespace: Namespace,
+    cables: Vec<Cable>,
+    directory: PathBuf,
+    process: Option<Process>,
+}
+
+/// A strongSwan client and the namespace that it is in.
+pub struct Client {
+    /// The client.
+    pub charon: Charon,
+    /// Where it is.
+    pub namespace: Namespace,
+}
+
+/// What `cryptocluster status --json` says, as far as the lab needs it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// The node that answered.
+    pub node: String,
+    /// Its part in the cluster.
+    pub state: String,
+    /// The view that it is in.
+    pub view: Option<View>,
+}
+
+/// A view, as a node sees it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct View {
+    /// The master's name.
+    pub master: String,
+    /// All full members.
+    pub members: Vec<Member>,
+}
+
+/// A member of a view.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// How many work sets it owns.
+    #[serde(default)]
+    pub sets: u32,
+}
+
+/// A session, as its owner shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Session {
+    /// The session's id.
+    pub session: String,
+    /// Its home.
+    pub set: u16,
+    /// The node that owns its home.
+    pub owner: String,
+    /// Who the peer is.
+    #[serde(default)]
+    pub identity: String,
+    /// The peer's inner address.
+    #[serde(default)]
+    pub inner_address: Option<IpAddr>,
+}
+
+/// What a drain did.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Drain {
+    /// Work sets that went to other nodes.
+    pub moved_sets: u32,
+}
+
+#[derive(Deserialize)]
+struct Sessions {
+    sessions: Vec<Session>,
+}
+
+impl Cluster {
+    /// Builds the network and writes the configuration of `size` nodes; none is started yet.
+    ///
+    /// # Errors
+    /// The caller is not root, or there are more nodes than the lab has names for.
+    pub fn build(size: u8) -> Result<Self> {
+        let lab = Lab::new()?;
+        let (outside, inside, link) = (lab.switch("out")?, lab.switch("in")?, lab.switch("clu")?);
+        let server = lab.namespace("srv")?;
+        inside.plug("srv", &server, "in")?;
+        server.ip(&[format!("addr add {SERVER}/24 dev in"), format!("route add {POOL} via {INSIDE_ADDRESS}")])?;
+        let authority = Authority::new("Lab CA")?;
+        let directory = lab.subdirectory("cluster")?;
+        mount_bpffs()?;
+        let mut cluster = Self { nodes: Vec::new(), outside, inside, server, authority, directory, lab };
+        cluster.write_files(size)?;
+        for number in 1..=size {
+            let node = cluster.build_node(number, size, &link)?;
+            cluster.nodes.push(node);
+        }
+        Ok(cluster)
+    }
+
+    /// Starts all nodes and waits until they form one view that owns all work sets.
+    ///
+    /// # Errors
+    /// A node ends, or they do not agree in time; the error shows the end of the node's log.
+    pub fn start(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.start()?;
+        }
+        self.await_formed(FORM_MAX)
+    }
+
+    /// Waits until all running nodes are members of one view and each owns work sets.
+    ///
+    /// # Errors
+    /// They do not within `limit`, or a node ends.
+    pub fn await_formed(&mut self, limit: Duration) -> Result<()> {
+        let names: Vec<String> = self.nodes.iter().filter(|n| n.process.is_some()).map(|n| n.name.clone()).collect();
+        for node in self.nodes.iter_mut().filter(|node| node.process.is_some()) {
+            run::wait_for(&format!("{} to see all nodes at work", node.name), limit, || {
+                if let Err(error) = node.check_running() {
+                    return Some(Err(error));
+                }
+                let view = node.status().ok()?.view?;
+                let works = |name: &String| view.members.iter().any(|m| m.name == *name && m.sets > 0);
+                (view.members.len() == names.len() && names.iter().all(works)).then_some(Ok(()))
+            })
+            .with_context(|| format!("the log of {} ends: {}", node.name, node.log_end()))??;
+        }
+        Ok(())
+    }
+
+    /// Starts a strongSwan client, the `number`th, that proves by certificate who it is; it is not connected yet.
+    ///
+    /// # Errors
+    /// strongSwan is not installed.
+    pub fn client(&self, number: u8) -> Result<Client> {
+        let name = format!("c{number}");
+        let namespace = self.lab.namespace(&name)?;
+        self.outside.plug(&name, &namespace, "out")?;
+        namespace.ip(&[format!("addr add {} dev out", outside_prefix(100 + number))])?;
+        let id = format!("{name}.lab.test");
+        let own = self.authority.issue(&id, KeyKind::EcdsaP256, &[])?;
+        let settings = Settings {
+            local_id: &id,
+            remote_id: GATEWAY_ID,
+            credential: Credential::Certificate { own: &own, authority: &self.authority.pem() },
+            ike_proposal: "aes128gcm16-prfsha256-x25519",
+            esp_proposal: "aes128gcm16",
+            local_selector: None,
+            remote_selector: Some(PROTECTED),
+            role: Role::Client { gateway: OUTSIDE_ADDRESS.into(), liveness_s: 10 },
+            extra: "",
+        };
+        let charon = Charon::start(&self.lab, &namespace, &name, &settings)?;
+        Ok(Client { charon, namespace })
+    }
+
+    /// A namespace on the outside network, with the address 198.51.100.`host`, for a load tool.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn outside_host(&self, name: &str, host: u8) -> Result<Namespace> {
+        let namespace = self.lab.namespace(name)?;
+        self.outside.plug(name, &namespace, "out")?;
+        namespace.ip(&[format!("addr add {} dev out", outside_prefix(host))])?;
+        Ok(namespace)
+    }
+
+    /// The node of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn node(&mut self, name: &str) -> Result<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("there is no node {name:?}"))
+    }
+
+    /// The name of the node that owns the session of `identity`.
+    ///
+    /// # Errors
+    /// No running node knows such a session.
+    pub fn owner_of(&self, identity: &str) -> Result<String> {
+        let mut seen = Vec::new();
+        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+            for session in node.sessions().unwrap_or_default() {
+                if session.identity.contains(identity) {
+                    return Ok(session.owner);
+                }
+                seen.push(session.identity);
+            }
+        }
+        bail!("no node has a session of {identity}; there are: {}", seen.join(", "))
+    }
+
+    /// The name of the master, as the first running node sees it.
+    ///
+    /// # Errors
+    /// No node answers.
+    pub fn master(&self) -> Result<String> {
+        let statuses = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.status().ok());
+        statuses.filter_map(|status| status.view).map(|view| view.master).next().context("no node names a master")
+    }
+
+    /// What an observer of the outside has to know.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let protected = [PROTECTED, POOL].iter().filter_map(|prefix| prefix.parse().ok()).collect();
+        Rules { protected, cluster: Some(OUTSIDE_ADDRESS) }
+    }
+
+    /// Where a server inside can listen.
+    #[must_use]
+    pub fn server_address(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((SERVER, port))
+    }
+
+    /// The secret of the connection by pre-shared key, for load tools.
+    #[must_use]
+    pub const fn pre_shared_key(&self) -> &'static str {
+        PRE_SHARED_KEY
+    }
+
+    /// The authority that clients' certificates come from.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    fn write_files(&self, size: u8) -> Result<()> {
+        let gateway = self.authority.issue(GATEWAY_ID, KeyKind::EcdsaP256, &[])?;
+        gateway.write(&self.directory.join("gateway.crt"), &self.directory.join("gateway.key"))?;
+        fs::write(self.directory.join("clients-ca.crt"), self.authority.pem())?;
+        write_secret(&self.directory.join("cluster.secret"), &"5e".repeat(32))?;
+        write_secret(&self.directory.join("bench.psk"), PRE_SHARED_KEY)?;
+        let mut members = String::new();
+        if size > 1 {
+            for number in 1..=size {
+                members += &format!(
+                    "[[members]]\nname = \"n{number}\"\noutside = \"{}\"\ninside = \"{}\"\ncluster = \"{}\"\n",
+                    outside_host(10 + number),
+                    inside_host(10 + number),
+                    link_host(10 + number)
+                );
+            }
+            let authority = Authority::new("Lab cluster CA")?;
+            fs::write(self.directory.join("cluster-ca.crt"), authority.pem())?;
+            for number in 1..=size {
+                let name = format!("n{number}");
+                let own = authority.issue(&name, KeyKind::EcdsaP256, &[])?;
+                own.write(&self.directory.join(format!("{name}.crt")), &self.directory.join(format!("{name}.key")))?;
+            }
+        }
+        let text = format!(
+            r#"version = 1
+name = "{name}"
+outside_address = "{OUTSIDE_ADDRESS}/24"
+inside_address = "{INSIDE_ADDRESS}/24"
+secret_file = "cluster.secret"
+trust = ["clients-ca.crt"]
+[ike]
+cookie_threshold = 5000
+half_open_max = 20000
+{members}
+[[pools]]
+name = "clients"
+prefix = "{POOL}"
+[[connections]]
+name = "road"
+local = {{ id = "{GATEWAY_ID}", certificate = "gateway.crt", key = "gateway.key" }}
+remote = {{ id = "*.lab.test", auth = "certificate" }}
+local_networks = ["{PROTECTED}"]
+pool = "clients"
+ike = ["aes128gcm16-prfsha256-x25519"]
+esp = ["aes128gcm16"]
+[[connections]]
+name = "bench"
+local = {{ id = "{GATEWAY_ID}", psk_file = "bench.psk" }}
+remote = {{ id = "any", auth = "psk" }}
+local_networks = ["{PROTECTED}"]
+pool = "clients"
+ike = ["aes128gcm16-prfsha256-x25519"]
+esp = ["aes128gcm16"]
+"#,
+            name = self.lab.prefix()
+        );
+        fs::write(self.directory.join("cluster.toml"), text)?;
+        Ok(())
+    }
+
+    fn build_node(&self, number: u8, size: u8, link: &Switch) -> Result<Node> {
+        let name = format!("n{number}");
+        let namespace = self.lab.namespace(&name)?;
+        let cables = vec![
+            self.outside.plug(&name, &namespace, "out")?,
+            self.inside.plug(&name, &namespace, "in")?,
+            link.plug(&name, &namespace, "clu")?,
+        ];
+        let (outside, inside, cluster) =
+            (outside_prefix(10 + number), inside_prefix(10 + number), link_prefix(10 + number));
+        namespace.ip(&[
+            format!("addr add {outside} dev out"),
+            format!("addr add {inside} dev in"),
+            format!("addr add {cluster} dev clu"),
+        ])?;
+        let directory = self.lab.subdirectory(&name)?;
+        let pins = Path::new(BPFFS).join(self.lab.prefix()).join(&name);
+        let membership = if size > 1 {
+            format!(
+                "[cluster]\ninterface = \"clu\"\naddress = \"{cluster}\"\n\
+                 [membership]\ncertificate = \"{shared}/{name}.crt\"\nkey = \"{shared}/{name}.key\"\nca = \"{shared}/cluster-ca.crt\"\n",
+                shared = self.directory.display()
+            )
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "name = \"{name}\"\ncluster_config = \"{shared}/cluster.toml\"\nrun_directory = \"{run}\"\n\
+             pin_directory = \"{pins}\"\n\
+             [outside]\ninterface = \"out\"\naddress = \"{outside}\"\n\
+             [inside]\ninterface = \"in\"\naddress = \"{inside}\"\n{membership}\
+             [log]\nlevel = \"info\"\nformat = \"text\"\n",
+            shared = self.directory.display(),
+            run = directory.display(),
+            pins = pins.display(),
+        );
+        fs::write(directory.join("node.toml"), text)?;
+        Ok(Node { name, namespace, cables, directory, process: None })
+    }
+}
+
+impl Node {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Starts the gateway program.
+    ///
+    /// # Errors
+    /// It is not built, or ends at once.
+    pub fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(gateway_program()?);
+        command.args(["run", "--config"]).arg(self.directory.join("node.toml"));
+        self.process = Some(Process::start(&self.namespace, &mut command, &self.log_file())?);
+        let socket = self.socket();
+        run::wait_for(&format!("{} to answer its operator", self.name), START_MAX, || {
+            if let Err(error) = self.check_running() {
+                return Some(Err(error));
+            }
+            (socket.exists() && self.status().is_ok()).then_some(Ok(()))
+        })?
+    }
+
+    /// The running program, if it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Whether the program runs; one that ended by itself does not.
+    pub fn is_running(&mut self) -> bool {
+        self.check_running().is_ok()
+    }
+
+    /// Kills the program with SIGKILL.
+    pub fn kill(&mut self) {
+        // A killed program leaves its socket; without it, nothing is asked in vain.
+        self.process = None;
+        fs::remove_file(self.socket()).ok();
+    }
+
+    /// Takes all of its links down.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn cut(&self) -> Result<()> {
+        self.cables.iter().try_for_each(Cable::cut)
+    }
+
+    /// Brings all of its links up.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn restore(&self) -> Result<()> {
+        self.cables.iter().try_for_each(Cable::restore)
+    }
+
+    /// Its cables: outside, inside, cluster.
+    #[must_use]
+    pub fn cables(&self) -> &[Cable] {
+        &self.cables
+    }
+
+    /// What it says of itself and its view.
+    ///
+    /// # Errors
+    /// It does not answer, or not in the words that the lab knows.
+    pub fn status(&self) -> Result<Status> {
+        self.ask(&["status"])
+    }
+
+    /// The sessions that it knows.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn sessions(&self) -> Result<Vec<Session>> {
+        Ok(self.ask::<Sessions>(&["session", "list"])?.sessions)
+    }
+
+    /// Asks this node to have `name` drained, and waits until it is.
+    ///
+    /// # Errors
+    /// The drain is refused or does not end.
+    pub fn drain(&self, name: &str) -> Result<Drain> {
+        self.ask(&["node", "drain", name])
+    }
+
+    /// Asks this node to let `name` have work again.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn undrain(&self, name: &str) -> Result<()> {
+        self.ask::<serde_json::Value>(&["node", "undrain", name])?;
+        Ok(())
+    }
+
+    /// All that the program has logged, over all of its lives.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn ask<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let mut command = Command::new(gateway_program()?);
+        command.args(arguments).arg("--socket").arg(self.socket()).arg("--json");
+        let answer = run::output(&mut command)?;
+        serde_json::from_str(&answer).with_context(|| format!("{} answers {arguments:?} with {answer}", self.name))
+    }
+
+    fn check_running(&mut self) -> Result<()> {
+        let Some(process) = &mut self.process else { bail!("{} does not run", self.name) };
+        if let Some(status) = process.status() {
+            bail!("{} ended with {status}; its log ends: {}", self.name, self.log_end());
+        }
+        Ok(())
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n    ")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("api.sock")
+    }
+}
+
+/// The gateway program: next to the running program, or what `CRYPTOCLUSTER` names.
+fn gateway_program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CRYPTOCLUSTER") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().context("find the running program")?;
+    // Test programs are one directory deeper.
+    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join("cryptocluster")).find(|p| p.exists());
+    found.context("the program cryptocluster is not built: run `cargo build --release -p gateway`")
+}
+
+fn mount_bpffs() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
+    if !mounts.lines().any(|line| line.split_whitespace().nth(1) == Some(BPFFS)) {
+        run::output(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))?;
+    }
+    Ok(())
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}
+
+fn outside_host(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, host)
+}
+
+fn inside_host(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, host)
+}
+
+fn link_host(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 255, 0, host)
+}
+
+fn outside_prefix(host: u8) -> String {
+    format!("{}/24", outside_host(host))
+}
+
+fn inside_prefix(host: u8) -> String {
+    format!("{}/24", inside_host(host))
+}
+
+fn link_prefix(host: u8) -> String {
+    format!("{}/24", link_host(host))
+}
+
+/// The cluster's address outside.
+pub const OUTSIDE_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The cluster's address inside.
+pub const INSIDE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// The host inside.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 100);
+/// What the cluster protects.
+pub const PROTECTED: &str = "10.1.0.0/24";
+/// Where clients' inner addresses come from.
+pub const POOL: &str = "10.2.0.0/16";
+/// Who the cluster is.
+pub const GATEWAY_ID: &str = "vpn.lab.test";
+const PRE_SHARED_KEY: &str = "a secret that only the lab knows";
+const START_MAX: Duration = Duration::from_secs(10);
+const FORM_MAX: Duration = Duration::from_secs(20);
