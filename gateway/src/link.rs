@@ -8,6 +8,7 @@ pub mod control;
 pub mod hello;
 pub mod identity;
 mod keys;
+pub mod lan;
 pub mod realtime;
 pub mod transport;
 
@@ -51,7 +52,7 @@ pub struct Config {
     pub networks: Vec<IpAddr>,
     /// All others.
     pub members: Vec<Member>,
-    /// UDP port of the keepalives; the sessions use the next one.
+    /// UDP port of the sessions; the keepalives use the next one.
     pub port: u16,
     /// This node's capacity in relation to the others'; at least 1.
     pub weight: u16,
@@ -266,6 +267,17 @@ impl ClusterLink {
     }
 }
 
+#[cfg(test)]
+impl ClusterLink {
+    /// Ends as a killed program does: nobody is told.
+    fn kill(mut self) {
+        self.handle.command(Command::Die);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Drop for ClusterLink {
     fn drop(&mut self) {
         self.handle.command(Command::Stop);
@@ -350,7 +362,7 @@ fn membership_config(config: &Config, start: StartId) -> anyhow::Result<membersh
     let addresses = |list: &mut dyn Iterator<Item = Option<IpAddr>>| {
         let mut addresses = cluster::Addresses::default();
         for (place, address) in addresses.iter_mut().zip(list) {
-            *place = address.map(|ip| SocketAddr::new(ip, config.port));
+            *place = address.map(|ip| SocketAddr::new(ip, config.port + 1));
         }
         addresses
     };
@@ -376,7 +388,7 @@ fn membership_config(config: &Config, start: StartId) -> anyhow::Result<membersh
 }
 
 fn transport_config(config: &Config, start: StartId) -> transport::Config {
-    let session = |ip: &IpAddr| SocketAddr::new(*ip, config.port + 1);
+    let session = |ip: &IpAddr| SocketAddr::new(*ip, config.port);
     let neighbours = config.members.iter().map(|member| transport::Neighbour {
         name: member.name.clone(),
         addresses: member.addresses.iter().map(|address| address.as_ref().map(session)).collect(),
@@ -400,3 +412,6 @@ fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
 fn random() -> anyhow::Result<u64> {
     Ok(u64::from_be_bytes(random_bytes()?))
 }
+
+#[cfg(test)]
+mod tests;

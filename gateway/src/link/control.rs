@@ -30,15 +30,31 @@ const HAND_ON_QUEUED_MAX: usize = 256 << 10;
 /// What the node's runtime asks for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Put { engine: Engine, commit: CommitId, id: RecordId, change: Change },
+    Put {
+        engine: Engine,
+        commit: CommitId,
+        id: RecordId,
+        change: Change,
+    },
     Prepared(WorkSet),
-    HandOver { set: WorkSet, to: StartId, tenure: Tenure, state: Vec<u8> },
+    HandOver {
+        set: WorkSet,
+        to: StartId,
+        tenure: Tenure,
+        state: Vec<u8>,
+    },
     Taken(WorkSet, Epoch),
     HandOn(WorkSet, Vec<u8>),
     OutsideLink(Link),
     Probed(Probe),
-    Act { name: String, act: Act, answer: oneshot::Sender<Result<(), ActError>> },
+    Act {
+        name: String,
+        act: Act,
+        answer: oneshot::Sender<Result<(), ActError>>,
+    },
     Stop,
+    #[cfg(test)]
+    Die,
 }
 
 /// A change of an engine that waits to be committed.
@@ -122,6 +138,8 @@ impl Control {
                 },
                 command = commands.recv() => match command {
                     Some(Command::Stop) | None => break,
+                    #[cfg(test)]
+                    Some(Command::Die) => return,
                     Some(command) => self.on_command(command),
                 },
             }
@@ -267,6 +285,8 @@ impl Control {
                 let _ = answer.send(self.on_act(name, act));
             }
             Command::Stop => {}
+            #[cfg(test)]
+            Command::Die => {}
         }
     }
 
