@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use cluster::dispatch::Owner;
 use cluster::membership::{Act, Link, Membership, Output, Probe};
 use cluster::seal::{GroupKey, Seal, SealError};
 use cluster::{Network, StartId, Table, View, membership};
@@ -38,25 +39,12 @@ const FORGET: Duration = Duration::from_secs(10);
 /// The longest sleep: bounds what a missed wake-up could cost.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
-/// Whose a work set is, as this node's packet filter must treat it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// This node works for it.
-    Mine,
-    /// This node queues its packets: a planned move to it is under way.
-    Queueing,
-    /// That member works for it.
-    Other(Slot),
-    /// This node is in no view.
-    Nobody,
-}
-
 /// What the thread acts on directly, because it cannot wait for anybody: all of it must be quick and never block.
 pub struct Hooks {
     /// Writes the lease's end to the kernel's fence.
     pub lease: Box<dyn FnMut(Time) + Send>,
     /// Writes the owner of a work set to the packet filter.
-    pub owner: Box<dyn FnMut(WorkSet, Ownership, Epoch) + Send>,
+    pub owner: Box<dyn FnMut(WorkSet, Owner) + Send>,
     /// Says whether the datapath's workers make progress. While they do not, this node vouches for nothing: it sends no
     /// keepalive, and is voted out.
     pub progress: Box<dyn FnMut(Time) -> bool + Send>,
@@ -343,22 +331,22 @@ impl Loop {
                     self.on_lease(*until);
                     continue;
                 }
-                Output::Owner { set, owner, epoch } => {
+                Output::Owner { set, owner, .. } => {
                     if Some(*owner) != self.own {
-                        (self.hooks.owner)(*set, Ownership::Other(*owner), *epoch);
+                        (self.hooks.owner)(*set, Owner::Other(*owner));
                     }
                     continue;
                 }
                 Output::View { own, .. } => self.own = Some(*own),
-                Output::Acquire { set, tenure, .. } => (self.hooks.owner)(*set, Ownership::Mine, tenure.epoch),
-                Output::Prepare { set, tenure, .. } => (self.hooks.owner)(*set, Ownership::Queueing, tenure.epoch),
+                Output::Acquire { set, tenure, .. } => (self.hooks.owner)(*set, Owner::Myself(tenure.slot)),
+                Output::Prepare { set, from, .. } => (self.hooks.owner)(*set, Owner::Queueing(*from)),
                 Output::Release { set } | Output::Stop { set, .. } | Output::Abandon { set } => self.on_loss(*set),
                 Output::Left { start, .. } => {
                     self.own = None;
                     // Fails only without a group key, and there always is one.
                     let _ = self.seal.set_start(*start);
                     for set in WorkSet::all() {
-                        (self.hooks.owner)(set, Ownership::Nobody, Epoch::default());
+                        (self.hooks.owner)(set, Owner::Nobody);
                     }
                 }
                 Output::JoinAsked(_) | Output::Probe | Output::Event(_) => {}
@@ -379,16 +367,12 @@ impl Loop {
     /// This node no longer works for `set`: its packets are the next owner's, if one is known.
     fn on_loss(&mut self, set: WorkSet) {
         let assignment = self.membership.table().map(|table| *table.assignment(set));
-        let next = assignment.map(|a| a.handoff.map_or((a.owner, a.epoch), |handoff| (handoff.to, handoff.epoch)));
-        let (ownership, epoch) = match next.filter(|(owner, _)| Some(*owner) != self.own) {
-            Some((owner, epoch)) => (Ownership::Other(owner), epoch),
-            None => match assignment {
-                // A queue was given up: the set stays where it was.
-                Some(a) if Some(a.owner) != self.own => (Ownership::Other(a.owner), a.epoch),
-                Some(_) | None => (Ownership::Nobody, Epoch::default()),
-            },
-        };
-        (self.hooks.owner)(set, ownership, epoch);
+        let next = assignment.and_then(|assignment| {
+            // Of a queue that was given up the set stays where it was.
+            let candidates = [assignment.handoff.map(|handoff| handoff.to), Some(assignment.owner)];
+            candidates.into_iter().flatten().find(|slot| Some(*slot) != self.own)
+        });
+        (self.hooks.owner)(set, next.map_or(Owner::Nobody, Owner::Other));
     }
 
     fn tell(&mut self) {

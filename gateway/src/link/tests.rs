@@ -53,7 +53,7 @@ impl Node {
         let fence = Arc::clone(&lease);
         let hooks = Hooks {
             lease: Box::new(move |until| fence.store(until.nanos, Ordering::Relaxed)),
-            owner: Box::new(|_, _, _| {}),
+            owner: Box::new(|_, _| {}),
             progress: Box::new(|_| true),
         };
         let applied: Arc<Mutex<BTreeMap<RecordId, Change>>> = Arc::default();
