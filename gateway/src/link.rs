@@ -137,6 +137,13 @@ pub enum Event {
         /// The packet, as the other side's runtime gave it.
         packet: Vec<u8>,
     },
+    /// Another node's runtime, or this one's own, said something with [`Handle::ask`] or [`Handle::say`].
+    Said {
+        /// Who.
+        from: StartId,
+        /// What.
+        word: Vec<u8>,
+    },
     /// The cluster's addresses must be looked for on every LAN: say [`Handle::probed`].
     Probe,
     /// Something for the log.
@@ -312,6 +319,17 @@ impl Handle {
     /// Sends a packet to the owner of `set`, unless that is unknown or too much waits for it already.
     pub fn hand_on(&self, set: WorkSet, packet: Vec<u8>) {
         self.command(Command::HandOn(set, packet));
+    }
+
+    /// Says something to the runtime of the node that owns `set`, which may be this one. Lost if there is none, or on
+    /// its way to a node that dies.
+    pub fn ask(&self, set: WorkSet, word: Vec<u8>) {
+        self.command(Command::Ask(set, word));
+    }
+
+    /// Says something to the runtime of that node.
+    pub fn say(&self, to: StartId, word: Vec<u8>) {
+        self.command(Command::Say(to, word));
     }
 
     /// The outside link went up or down.

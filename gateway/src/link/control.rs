@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cluster::StartId;
 use cluster::membership::{self, Act, How, Link, Probe};
 use cluster::replication::{Output, Replication};
-use cluster::{StartId, Table};
 use tokio::sync::{mpsc, oneshot};
-use wire::{Change, CommitId, Epoch, Record, RecordId, RecordKind, Tenure, WorkSet};
+use wire::{Change, CommitId, Epoch, Record, RecordId, RecordKind, Slot, Tenure, WorkSet};
 
 use super::keys::{Keys, Shown};
 use super::realtime::thread::boot_time;
@@ -22,6 +22,7 @@ enum Port {
     Replication = 0,
     Key = 1,
     HandOn = 2,
+    Word = 3,
 }
 
 /// Octets that may wait for a neighbour before a packet handed on to it is dropped instead.
@@ -45,6 +46,8 @@ pub(super) enum Command {
     },
     Taken(WorkSet, Epoch),
     HandOn(WorkSet, Vec<u8>),
+    Ask(WorkSet, Vec<u8>),
+    Say(StartId, Vec<u8>),
     OutsideLink(Link),
     Probed(Probe),
     Act {
@@ -68,6 +71,8 @@ struct Waiting {
 /// The state of the thread.
 pub(super) struct Control {
     config: Config,
+    /// This node's own start id.
+    start: StartId,
     realtime: RealTime,
     transport: Transport,
     replication: Replication,
@@ -78,7 +83,7 @@ pub(super) struct Control {
     /// Whose session is open, and under which start id.
     peers: Vec<Option<StartId>>,
     view: Option<CurrentView>,
-    table: Option<Table>,
+    owners: BTreeMap<WorkSet, Slot>,
     owned: BTreeMap<WorkSet, Tenure>,
     waiting: VecDeque<Waiting>,
 }
@@ -99,6 +104,7 @@ impl Control {
         let peers = vec![None; config.members.len()];
         Self {
             config,
+            start,
             realtime,
             transport,
             replication,
@@ -108,7 +114,7 @@ impl Control {
             status,
             peers,
             view: None,
-            table: None,
+            owners: BTreeMap::new(),
             owned: BTreeMap::new(),
             waiting: VecDeque::new(),
         }
@@ -162,7 +168,6 @@ impl Control {
                 }
             }
             Notice::Report(report) => {
-                self.table.clone_from(&report.table);
                 let neighbours = self.config.members.iter().enumerate().map(|(peer, member)| NeighbourStatus {
                     name: member.name.clone(),
                     session: self.transport.status(peer),
@@ -192,6 +197,7 @@ impl Control {
             Told::Acquire { set, tenure, how } => {
                 self.replication.acquire(now, set, tenure);
                 self.owned.insert(set, tenure);
+                self.owners.insert(set, tenure.slot);
                 let records = match how {
                     How::Founded | How::Unplanned => self.records(set),
                     How::Planned => Vec::new(),
@@ -210,9 +216,11 @@ impl Control {
                 for peer in self.peers.iter_mut().filter_map(Option::take) {
                     self.replication.handle_peer_disconnected(now, peer);
                 }
+                self.start = start;
                 self.replication.restart(start);
                 self.transport.set_start(start.0);
                 self.view = None;
+                self.owners.clear();
                 self.waiting.clear();
                 self.keys.handle_view(false);
                 self.tell(Event::View(None));
@@ -220,7 +228,10 @@ impl Control {
             }
             Told::Probe => self.tell(Event::Probe),
             Told::Event(event) => self.tell(Event::Note(Note::Membership(event))),
-            Told::Lease(_) | Told::Owner { .. } => {} // The real-time thread has acted on them.
+            Told::Owner { set, owner, .. } => {
+                self.owners.insert(set, owner);
+            }
+            Told::Lease(_) => {} // The real-time thread keeps it.
         }
     }
 
@@ -264,6 +275,8 @@ impl Control {
             && self.owned.contains_key(&set)
         {
             self.tell(Event::HandedOn { set, packet: packet.to_vec() });
+        } else if *port == Port::Word as u8 {
+            self.tell(Event::Said { from: start, word: body.to_vec() });
         }
     }
 
@@ -279,6 +292,12 @@ impl Control {
             }
             Command::Taken(set, epoch) => self.realtime.order(Order::Taken(set, epoch)),
             Command::HandOn(set, packet) => self.hand_on(set, &packet),
+            Command::Ask(set, word) => {
+                if let Some(owner) = self.owner(set) {
+                    self.say(owner, word);
+                }
+            }
+            Command::Say(to, word) => self.say(to, word),
             Command::OutsideLink(link) => self.realtime.order(Order::OutsideLink(link)),
             Command::Probed(probe) => self.realtime.order(Order::Probe(probe)),
             Command::Act { name, act, answer } => {
@@ -359,14 +378,26 @@ impl Control {
     }
 
     fn hand_on(&self, set: WorkSet, packet: &[u8]) {
-        let Some(owner) = self.table.as_ref().map(|table| table.assignment(set).owner) else { return };
-        let member = self.view.as_ref().and_then(|view| view.view.member(owner));
-        let Some(peer) = member.and_then(|member| self.peer(member.identity.start)) else { return };
+        let Some(peer) = self.owner(set).and_then(|owner| self.peer(owner)) else { return };
         if self.transport.queued(peer) < HAND_ON_QUEUED_MAX {
             let mut body = set.index().to_be_bytes().to_vec();
             body.extend_from_slice(packet);
             self.send(peer, Port::HandOn, &body);
         }
+    }
+
+    fn say(&self, to: StartId, word: Vec<u8>) {
+        if to == self.start {
+            self.tell(Event::Said { from: to, word });
+        } else if let Some(peer) = self.peer(to) {
+            self.send(peer, Port::Word, &word);
+        }
+    }
+
+    /// The member that works for `set`, as far as this node knows.
+    fn owner(&self, set: WorkSet) -> Option<StartId> {
+        let view = &self.view.as_ref()?.view;
+        Some(view.member(*self.owners.get(&set)?)?.identity.start)
     }
 
     fn show_key(&self) {

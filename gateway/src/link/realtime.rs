@@ -74,7 +74,7 @@ pub(super) enum Order {
 /// What the thread tells the control side, in order.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// An output of membership that the thread did not act on alone.
+    /// An output of membership, but for the lease.
     Membership(Output),
     /// That node is heard again, at that address, after such a silence.
     Returned(StartId, SocketAddr, Duration),
@@ -335,7 +335,6 @@ impl Loop {
                     if Some(*owner) != self.own {
                         (self.hooks.owner)(*set, Owner::Other(*owner));
                     }
-                    continue;
                 }
                 Output::View { own, .. } => self.own = Some(*own),
                 Output::Acquire { set, tenure, .. } => (self.hooks.owner)(*set, Owner::Myself(tenure.slot)),

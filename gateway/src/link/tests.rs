@@ -113,7 +113,7 @@ fn run(mut inbox: mpsc::UnboundedReceiver<Event>, handle: &Handle, seen: &Mutex<
                 handle.taken(set, tenure.epoch);
             }
             Event::Committed(_, commit) => seen.committed = commit,
-            Event::Abandon(_) | Event::HandedOn { .. } | Event::Probe => {}
+            Event::Abandon(_) | Event::HandedOn { .. } | Event::Said { .. } | Event::Probe => {}
             Event::Note(note) => seen.notes.push(format!("{note:?}")),
         }
     }
