@@ -51,6 +51,8 @@ mod reply;
 mod request;
 mod symbol;
 mod template;
+mod ticket;
+mod time;
 mod words;
 
 pub use code::{Code, CodeError, Role, TicketNumber};
@@ -66,4 +68,9 @@ pub use reply::{CompleteReply, FullReply, Pending, Rejection, RejectionReason, R
 pub use request::Request;
 pub use symbol::Symbol;
 pub use template::{Serial, Template, Validity};
+pub use ticket::{
+    Alarm, AllowedKeys, Answer, Approval, ConsumeError, Effect, Grant, KeyStanding, Life, OrderError, Replies, State,
+    Status, Ticket, TicketOrder, Use, VoidReason, Waiting,
+};
+pub use time::UnixTime;
 pub use words::{Words, WordsError};
