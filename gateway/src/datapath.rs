@@ -1,27 +1,66 @@
 //! The way of a packet through the node: TUN device, ESP, UDP sockets, one plain thread per core.
 //!
-//! Control talks to it through a datapath: SA pairs go in and out, leases are extended, IKE datagrams sent; what the
+//! Control talks to it through a [`Datapath`]: SA pairs go in and out, leases are extended, IKE datagrams sent; what the
 //! workers notice comes back as [`Event`]s. Each worker has its own tables, fed by a queue of commands that it looks at once
 //! per batch, so no packet meets a lock, an allocation or a log line.
 //!
 //! # A planned move of a work set
-//! 1. The old owner watches the set: it keeps digests of the plain packets that it processes.
-//! 2. The new owner holds it, installs its pairs from the replicated records ([`esp::Start::TakeOver`])
+//! 1. The old owner [watches](Datapath::watch_set) the set: it keeps digests of the plain packets that it processes.
+//! 2. The new owner [holds](Datapath::hold_set) it, installs its pairs from the replicated records ([`esp::Start::TakeOver`])
 //!    and says so: from now on packets that reach it wait in bounded queues.
-//! 3. The old owner stops it: its workers empty their queues once more, then process no packet of the
+//! 3. The old owner [stops](Datapath::stop_set) it: its workers empty their queues once more, then process no packet of the
 //!    set, and the exact state comes back as a [`SetState`].
-//! 4. The new owner installs the pairs again ([`esp::Start::HandOver`]) and starts the set: plain
+//! 4. The new owner installs the pairs again ([`esp::Start::HandOver`]) and [starts](Datapath::start_set) the set: plain
 //!    packets that the old one had processed leave the queue, and ESP packets that it had received are replays; the rest
 //!    goes on in order.
 
-use std::net::IpAddr;
+mod checksum;
+mod coalesce;
+mod counters;
+#[cfg(feature = "key-log")]
+mod key_log;
+mod mailbox;
+mod moving;
+mod offload;
+mod open;
+mod outlet;
+mod seal;
+mod socket;
+mod table;
+mod train;
+mod tun;
+mod worker;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use esp::{HandOver, Initial, Start};
+use anyhow::{Context, bail};
+use crypto::CbcIvSource;
+use esp::{HandOver, ImportError, InboundSa, Initial, OutboundSa, Selectors, Start};
 use ike::Path;
-use wire::{Prefix, Spi, Tenure, WorkSet};
+use wire::{Prefix, Slot, Spi, Tenure, UnknownFields, WorkSet};
+
+pub use counters::{DropReason, Heartbeat, PairCounters};
+
+use counters::WorkerCounters;
+use mailbox::{Command, Mailbox, Origin};
+use moving::Processed;
+use offload::VnetHeader;
+use socket::{PORT_IKE, PORT_NAT_T, UdpSocket, worker_of};
+use table::{Inbound, Outbound, PairShared, Waiting};
+use tun::TunQueue;
+use worker::{Parts, Worker};
+
+/// How long the workers may take to stop a set; they need far less than a millisecond when they are well.
+const STOP_MAX: Duration = Duration::from_millis(500);
+/// In front of IKE on port 4500 (RFC 3948 §2.2).
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
 /// What a datapath needs to start.
 #[derive(Clone, Debug)]
@@ -51,7 +90,7 @@ pub struct SaPair {
     pub start: Start,
 }
 
-/// Where a datapath tells what it noticed. Called by the workers, so it must not block.
+/// Where a [`Datapath`] tells what it noticed. Called by the workers, so it must not block.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// What a worker noticed.
@@ -64,14 +103,14 @@ pub enum Event {
         /// Its octets.
         datagram: Vec<u8>,
     },
-    /// An SA has used half of its sequence lease, or has none: store a longer one, then extend the lease.
+    /// An SA has used half of its sequence lease, or has none: store a longer one, then [`Datapath::extend_lease`].
     LeaseLow {
         /// The pair.
         spi_in: Spi,
         /// The edge that the next lease should have.
         edge: u64,
     },
-    /// The newest authenticated packet of a pair came by another way.
+    /// The newest authenticated packet of a pair came by another way; [`Datapath::set_path`] ends the repetition.
     PathChanged {
         /// The pair.
         spi_in: Spi,
@@ -115,4 +154,391 @@ pub struct SetState {
     pub pairs: Vec<HandOver>,
     /// Digests of the plain packets that were processed since the set was watched.
     pub digests: Vec<u64>,
+}
+
+/// The workers, as the control side sees them.
+pub struct Datapath {
+    mailboxes: Arc<[Mailbox]>,
+    /// The first worker's, for IKE.
+    sockets: Arc<[UdpSocket]>,
+    counters: Vec<Arc<WorkerCounters>>,
+    threads: Vec<JoinHandle<()>>,
+    pairs: Mutex<Pairs>,
+    #[cfg(feature = "key-log")]
+    key_log: Option<key_log::KeyLog>,
+}
+
+/// What the control side knows of installed pairs.
+#[derive(Default)]
+struct Pairs {
+    by_spi: HashMap<Spi, Registered>,
+    unproven: Option<Slot>,
+}
+
+struct Registered {
+    outbound: Arc<OutboundSa>,
+    pair: Arc<PairShared>,
+    replaces: Option<Spi>,
+}
+
+impl Datapath {
+    /// Makes the TUN device, opens the sockets and starts the workers.
+    ///
+    /// # Errors
+    /// A device, a socket or a right is missing; the text says which and what to do.
+    pub fn start(config: &DatapathConfig, sink: EventSink) -> anyhow::Result<Self> {
+        #[cfg(not(feature = "key-log"))]
+        if config.key_log.is_some() {
+            bail!("this build does not write session keys: remove the key log from the configuration");
+        }
+        let workers = config.workers.get();
+        let locals: Vec<SocketAddr> = config
+            .addresses
+            .iter()
+            .flat_map(|address| [PORT_NAT_T, PORT_IKE].map(|port| SocketAddr::new(*address, port)))
+            .collect();
+        if locals.is_empty() || locals.len() + 2 > worker::FDS_MAX {
+            bail!(
+                "{} outside addresses are configured: 1 to {} are allowed",
+                config.addresses.len(),
+                worker::FDS_MAX / 2 - 1
+            );
+        }
+        let tuns: Vec<TunQueue> = (0..workers).map(|_| TunQueue::open(&config.tun)).collect::<anyhow::Result<_>>()?;
+        for tun in &tuns {
+            if !tun.offload()? {
+                tracing::info!("the kernel segments no UDP for TUN devices: it is older than 6.2");
+            }
+        }
+        tun::bring_up(&config.tun, config.mtu)?;
+        for prefix in &config.routes {
+            tun::route(&config.tun, *prefix)?;
+        }
+        let sockets: Vec<Arc<[UdpSocket]>> = (0..workers)
+            .map(|_| locals.iter().map(|local| UdpSocket::open(*local)).collect::<anyhow::Result<_>>())
+            .collect::<anyhow::Result<_>>()?;
+        for socket in sockets.iter().take(1).flat_map(|sockets| sockets.iter()) {
+            if socket.local().port() == PORT_NAT_T {
+                socket.steer(workers)?;
+            } else {
+                socket.steer(1)?;
+            }
+        }
+        let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::new()).collect::<anyhow::Result<_>>()?;
+        let mut datapath = Self {
+            mailboxes: Arc::clone(&mailboxes),
+            sockets: Arc::clone(&sockets[0]),
+            counters: (0..workers).map(|_| Arc::new(WorkerCounters::new())).collect(),
+            threads: Vec::new(),
+            pairs: Mutex::default(),
+            #[cfg(feature = "key-log")]
+            key_log: config.key_log.as_deref().map(key_log::KeyLog::open).transpose()?,
+        };
+        for (index, (tun, sockets)) in tuns.into_iter().zip(sockets).enumerate() {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("draw random octets: {error}"))?;
+            let parts = Parts {
+                index,
+                tun,
+                sockets,
+                mailboxes: Arc::clone(&mailboxes),
+                counters: Arc::clone(&datapath.counters[index]),
+                sink: Arc::clone(&sink),
+                ivs: CbcIvSource::new(seed),
+            };
+            let thread = thread::Builder::new().name(format!("esp-{index}")).spawn(move || Worker::new(parts).run());
+            datapath.threads.push(thread.context("start a worker thread")?);
+        }
+        Ok(datapath)
+    }
+
+    /// Installs a pair, in place of one with the same inbound SPI.
+    ///
+    /// # Errors
+    /// The record makes no SA here; an installed pair stays as it was.
+    pub fn install(&self, pair: &SaPair) -> Result<(), ImportError> {
+        let SaPair { initial, tenure, start } = pair;
+        let sa = Arc::new(OutboundSa::new(initial, *tenure, start)?);
+        let inbound = InboundSa::new(initial, start)?;
+        let (spi_in, path) = (initial.spi_in, Path { local: initial.path_local, remote: initial.path_remote });
+        #[cfg(feature = "key-log")]
+        if let Some(log) = &self.key_log {
+            log.write(initial);
+        }
+        let mut pairs = self.pairs();
+        if let Some(slot) = pairs.unproven {
+            sa.restrict_to_slot(slot);
+        }
+        let (sending, packets_in, bytes_in) = match start {
+            Start::HandOver(state) => (state.sending, state.packets_in, state.bytes_in),
+            Start::New { .. } | Start::TakeOver { .. } => {
+                let replaced = initial.replaces.is_some_and(|replaced| pairs.by_spi.contains_key(&replaced));
+                (!(initial.opened_by_peer && replaced), 0, 0)
+            }
+        };
+        let shared = Arc::new(PairShared {
+            sending: AtomicBool::new(sending),
+            packets_in: AtomicU64::new(packets_in),
+            bytes_in: AtomicU64::new(bytes_in),
+        });
+        let registered =
+            Registered { outbound: Arc::clone(&sa), pair: Arc::clone(&shared), replaces: initial.replaces };
+        pairs.by_spi.insert(spi_in, registered);
+
+        let selectors = Arc::new(Selectors::new(&initial.local, &initial.remote));
+        let remote: Arc<[_]> = initial.remote.as_slice().into();
+        let home = worker_of(spi_in, self.mailboxes.len());
+        let mut inbound =
+            Some(Box::new(Inbound { sa: inbound, pair: Arc::clone(&shared), path, told: None, dirty: false }));
+        for (index, mailbox) in self.mailboxes.iter().enumerate() {
+            let outbound = Outbound {
+                spi_in,
+                sa: Arc::clone(&sa),
+                pair: Arc::clone(&shared),
+                selectors: Arc::clone(&selectors),
+                remote: Arc::clone(&remote),
+                path,
+                socket: 0,
+                waiting: Waiting::default(),
+            };
+            let inbound = if index == home { inbound.take() } else { None };
+            mailbox.put(Command::Install { outbound: Box::new(outbound), inbound });
+        }
+        Ok(())
+    }
+
+    /// Removes a pair. One that replaces it is sent on from now on.
+    pub fn remove(&self, spi_in: Spi) {
+        self.pairs().remove(spi_in);
+        self.tell(|| Command::Remove(spi_in));
+    }
+
+    /// Lets a pair use its sequence numbers up to `edge`, which is committed. Packets that waited leave.
+    pub fn extend_lease(&self, spi_in: Spi, edge: u64) {
+        if let Some(registered) = self.pairs().by_spi.get(&spi_in) {
+            registered.outbound.extend_lease(edge);
+        }
+        self.tell(|| Command::LeaseExtended(spi_in));
+    }
+
+    /// Sends a pair's packets another way from now on.
+    pub fn set_path(&self, spi_in: Spi, path: Path) {
+        self.tell(|| Command::Path(spi_in, path));
+    }
+
+    /// Sends an IKE datagram from port 500 or 4500, as the path says.
+    ///
+    /// # Errors
+    /// The path's local end is none of ours, or the socket does not take the datagram now.
+    pub fn send_ike(&self, path: Path, datagram: &[u8]) -> std::io::Result<()> {
+        let socket = self.sockets.iter().find(|socket| socket.local() == path.local);
+        let socket = socket.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+        if path.local.port() == PORT_NAT_T {
+            let marked = [&NON_ESP_MARKER, datagram].concat();
+            socket.send(path.remote, 0, &marked, marked.len())
+        } else {
+            socket.send(path.remote, 0, datagram, datagram.len())
+        }
+    }
+
+    /// While this node goes on alone and unproven: uses, above each committed edge, only the blocks of sequence numbers of
+    /// that slot. `None` lifts it for pairs that are installed from now on.
+    pub fn set_unproven(&self, slot: Option<Slot>) {
+        let mut pairs = self.pairs();
+        pairs.unproven = slot;
+        if let Some(slot) = slot {
+            for registered in pairs.by_spi.values() {
+                registered.outbound.restrict_to_slot(slot);
+            }
+        }
+    }
+
+    /// Old owner of a planned move: keeps digests of the set's plain packets from now on.
+    pub fn watch_set(&self, set: WorkSet) {
+        self.tell(|| Command::Watch(set));
+    }
+
+    /// New owner of a planned move: queues packets of the set from now on. Waits until the workers do.
+    ///
+    /// # Errors
+    /// A worker does not answer.
+    pub fn hold_set(&self, set: WorkSet) -> anyhow::Result<()> {
+        self.ask(|reply| Command::Hold(set, reply))?;
+        Ok(())
+    }
+
+    /// Old owner of a planned move: processes what the node holds of the set, stops it and tells its exact state. Waits
+    /// until the workers have, at most half a second.
+    ///
+    /// # Errors
+    /// A worker does not answer; the set is then stopped in the others, and must be taken over without a hand-over.
+    pub fn stop_set(&self, set: WorkSet) -> anyhow::Result<SetState> {
+        let mut windows = HashMap::new();
+        let mut digests = Vec::new();
+        for stopped in self.ask(|reply| Command::Stop(set, reply))? {
+            windows.extend(stopped.windows);
+            digests.extend(stopped.digests);
+        }
+        let pairs = self.pairs();
+        let mut states = Vec::new();
+        for (spi_in, registered) in pairs.by_spi.iter().filter(|(spi, _)| spi.work_set() == set) {
+            let window =
+                windows.remove(spi_in).with_context(|| format!("no worker has the replay window of {spi_in}"))?;
+            let (next, edge) = registered.outbound.position();
+            let counters = registered.counters();
+            states.push(HandOver {
+                spi_in: *spi_in,
+                next,
+                edge,
+                window,
+                sending: registered.pair.sending.load(Relaxed),
+                packets_in: counters.packets_in,
+                bytes_in: counters.bytes_in,
+                packets_out: counters.packets_out,
+                bytes_out: counters.bytes_out,
+                unknown: UnknownFields::default(),
+            });
+        }
+        states.sort_unstable_by_key(|state| state.spi_in);
+        Ok(SetState { pairs: states, digests })
+    }
+
+    /// New owner of a planned move: goes on with the set, whose pairs were installed again from the hand-over. Held packets
+    /// that the old owner has processed, by their digests, are dropped. Without digests this ends any hold.
+    pub fn start_set(&self, set: WorkSet, digests: &[u64]) {
+        let processed = Processed::new(digests);
+        self.tell(|| Command::Start(set, processed.clone()));
+    }
+
+    /// Removes all pairs of a set: another node has it.
+    pub fn forget_set(&self, set: WorkSet) {
+        let mut pairs = self.pairs();
+        let gone: Vec<Spi> = pairs.by_spi.keys().copied().filter(|spi| spi.work_set() == set).collect();
+        for spi_in in gone {
+            pairs.remove(spi_in);
+        }
+        drop(pairs);
+        self.tell(|| Command::Forget(set));
+    }
+
+    /// Takes an ESP packet in that another node has handed on. It is not handed on again. `false` if too many wait.
+    pub fn handle_esp(&self, path: Path, datagram: Vec<u8>) -> bool {
+        let Some(spi) = datagram.first_chunk().map(|spi| Spi(u32::from_be_bytes(*spi))) else {
+            return false;
+        };
+        let mailbox = &self.mailboxes[worker_of(spi, self.mailboxes.len())];
+        mailbox.put_packet(Command::Outer { path, tos: 0, datagram: datagram.into(), origin: Origin::Node })
+    }
+
+    /// Takes an inner packet in that another node has handed on. `false` if too many wait, or it is too long.
+    pub fn handle_inner(&self, packet: &[u8]) -> bool {
+        if packet.len() > usize::from(u16::MAX) {
+            return false;
+        }
+        // Always the same worker, so that the order stays.
+        let packet = [&VnetHeader::default().to_bytes(), packet].concat();
+        self.mailboxes[0].put_packet(Command::Inner(packet.into()))
+    }
+
+    /// What a pair has carried.
+    #[must_use]
+    pub fn pair_counters(&self, spi_in: Spi) -> Option<PairCounters> {
+        self.pairs().by_spi.get(&spi_in).map(Registered::counters)
+    }
+
+    /// How many packets were dropped for each reason.
+    #[must_use]
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let mut sums: Vec<(DropReason, u64)> = DropReason::all().map(|reason| (reason, 0)).collect();
+        for worker in &self.counters {
+            for (sum, (_, count)) in sums.iter_mut().zip(worker.drops()) {
+                sum.1 += count;
+            }
+        }
+        sums
+    }
+
+    /// The workers' signs of life: one is well if it is idle or its turns rise.
+    #[must_use]
+    pub fn heartbeats(&self) -> Vec<Heartbeat> {
+        self.counters.iter().map(|worker| worker.heartbeat()).collect()
+    }
+
+    fn pairs(&self) -> MutexGuard<'_, Pairs> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.put(command());
+        }
+    }
+
+    /// Tells all workers and waits for all answers.
+    fn ask<T>(&self, command: impl Fn(mpsc::Sender<T>) -> Command) -> anyhow::Result<Vec<T>> {
+        let (reply, replies) = mpsc::channel();
+        self.tell(|| command(reply.clone()));
+        self.mailboxes
+            .iter()
+            .map(|_| replies.recv_timeout(STOP_MAX).context("a worker thread does not answer"))
+            .collect()
+    }
+}
+
+impl Pairs {
+    fn remove(&mut self, spi_in: Spi) {
+        self.by_spi.remove(&spi_in);
+        for heir in self.by_spi.values().filter(|registered| registered.replaces == Some(spi_in)) {
+            heir.pair.sending.store(true, Relaxed);
+        }
+    }
+}
+
+impl Registered {
+    fn counters(&self) -> PairCounters {
+        let (packets_out, bytes_out) = self.outbound.counters();
+        let (packets_in, bytes_in) = (self.pair.packets_in.load(Relaxed), self.pair.bytes_in.load(Relaxed));
+        PairCounters { packets_in, bytes_in, packets_out, bytes_out }
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        self.tell(|| Command::Shutdown);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{Secret, TrafficSelector};
+
+    use super::*;
+
+    /// A pair of AES-128-GCM SAs between 10.9.0.0/16 here and 10.8.0.0/16 there.
+    pub(super) fn initial(spi_in: u32, spi_out: u32) -> Initial {
+        Initial {
+            session: 1,
+            spi_in: Spi(spi_in),
+            spi_out: Spi(spi_out),
+            encryption: 20,
+            key_bits: 128,
+            integrity: None,
+            key_in: Secret::new(vec![1; 20]),
+            key_out: Secret::new(vec![2; 20]),
+            integrity_key_in: Secret::default(),
+            integrity_key_out: Secret::default(),
+            local: vec![TrafficSelector::from_prefix("10.9.0.0/16".parse().unwrap())],
+            remote: vec![TrafficSelector::from_prefix("10.8.0.0/16".parse().unwrap())],
+            birth_count: 0,
+            replaces: None,
+            opened_by_peer: false,
+            path_local: "192.0.2.1:4500".parse().unwrap(),
+            path_remote: "192.0.2.2:4500".parse().unwrap(),
+            unknown: UnknownFields::default(),
+        }
+    }
 }
