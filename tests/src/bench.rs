@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::figures::Figures;
 
 /// The names that [`run`] knows.
-pub const NAMES: [&str; 1] = ["reference"];
+pub const NAMES: [&str; 3] = ["failover", "ike", "reference"];
 
 /// Runs the benchmark `name`, prints its figures and writes them to `json`.
 ///
@@ -15,6 +15,8 @@ pub const NAMES: [&str; 1] = ["reference"];
 /// There is no such benchmark, or it could not be carried out. A missed bar is no error: see [`Figures::all_met`].
 pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
     let figures = match name {
+        "failover" => failover::run()?,
+        "ike" => ike::run()?,
         "reference" => reference::run()?,
         _ => anyhow::bail!("there is no benchmark {name:?}; there are: {}", NAMES.join(", ")),
     };
@@ -24,4 +26,6 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
     Ok(figures)
 }
 
+mod failover;
+mod ike;
 mod reference;

@@ -17,7 +17,7 @@ use crate::observer::Rules;
 use crate::pki::{Authority, KeyKind};
 use crate::process::Process;
 use crate::run;
-use crate::strongswan::{Charon, Credential, Role, Settings};
+use crate::strongswan::{Charon, Credential, Log, Role, Settings};
 
 /// A cluster in the lab.
 pub struct Cluster {
@@ -186,6 +186,7 @@ impl Cluster {
             remote_selector: Some(PROTECTED),
             role: Role::Client { gateway: OUTSIDE_ADDRESS.into(), liveness_s: 10 },
             extra: "",
+            log: Log::Exchanges,
         };
         let charon = Charon::start(&self.lab, &namespace, &name, &settings)?;
         Ok(Client { charon, namespace })
@@ -210,21 +211,24 @@ impl Cluster {
         self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("there is no node {name:?}"))
     }
 
+    /// All sessions of the cluster, as the running nodes show them.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Session> {
+        let running = self.nodes.iter().filter(|node| node.process.is_some());
+        let mut sessions: Vec<Session> = running.flat_map(|node| node.sessions().unwrap_or_default()).collect();
+        sessions.sort_by(|a, b| a.session.cmp(&b.session));
+        sessions.dedup_by(|a, b| a.session == b.session);
+        sessions
+    }
+
     /// The name of the node that owns the session of `identity`.
     ///
     /// # Errors
     /// No running node knows such a session.
     pub fn owner_of(&self, identity: &str) -> Result<String> {
-        let mut seen = Vec::new();
-        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
-            for session in node.sessions().unwrap_or_default() {
-                if session.identity.contains(identity) {
-                    return Ok(session.owner);
-                }
-                seen.push(session.identity);
-            }
-        }
-        bail!("no node has a session of {identity}; there are: {}", seen.join(", "))
+        let sessions = self.sessions();
+        let owner = sessions.iter().find(|session| session.identity.contains(identity)).map(|session| &session.owner);
+        owner.cloned().with_context(|| format!("none of {} sessions is of {identity}", sessions.len()))
     }
 
     /// The name of the master, as the first running node sees it.
@@ -311,6 +315,7 @@ esp = ["aes128gcm16"]
 name = "bench"
 local = {{ id = "{GATEWAY_ID}", psk_file = "bench.psk" }}
 remote = {{ id = "any", auth = "psk" }}
+unique = "keep"
 local_networks = ["{PROTECTED}"]
 pool = "clients"
 ike = ["aes128gcm16-prfsha256-x25519"]

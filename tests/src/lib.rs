@@ -14,6 +14,7 @@ pub mod figures;
 pub mod http;
 mod interrupt;
 mod lab;
+pub mod load;
 mod namespace;
 pub mod observer;
 pub mod pair;

@@ -69,6 +69,21 @@ pub struct Report {
     pub ports: BTreeMap<String, Sent>,
 }
 
+impl Report {
+    /// How many of the kept violations are of `rule`.
+    #[must_use]
+    pub fn count(&self, rule: Rule) -> usize {
+        self.violations.iter().filter(|violation| violation.rule == rule).count()
+    }
+
+    /// Prints the kept violations, one per line.
+    pub fn print(&self) {
+        for Violation { rule, port, packet, detail } in &self.violations {
+            println!("  {rule:?} at port {port}: {detail} (packet {packet})");
+        }
+    }
+}
+
 impl Observer {
     /// Starts to observe all ports that `switch` has now.
     ///

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::lab::Lab;
 use crate::namespace::{Namespace, Switch};
 use crate::pki::{Authority, KeyKind};
-use crate::strongswan::{Charon, Credential, Role, Settings};
+use crate::strongswan::{Charon, Credential, Log, Role, Settings};
 
 /// The two, with a namespace for a server behind the gateway.
 pub struct StrongSwanPair {
@@ -66,6 +66,7 @@ impl StrongSwanPair {
                 remote_selector,
                 role,
                 extra: "",
+                log: Log::Exchanges,
             };
             Charon::start(&lab, namespace, name, &settings)
         };

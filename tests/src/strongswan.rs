@@ -48,6 +48,17 @@ pub struct Settings<'a> {
     pub role: Role<'a>,
     /// More settings for the `charon` section of strongswan.conf.
     pub extra: &'a str,
+    /// What it writes down.
+    pub log: Log,
+}
+
+/// What charon writes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// Each exchange, so that [`History`] can be read.
+    Exchanges,
+    /// Nothing, so that its processor time is spent on IKE alone.
+    Nothing,
 }
 
 /// Who begins.
@@ -225,9 +236,13 @@ impl Settings<'_> {
                 "charon {{\n  load_modular = yes\n  install_virtual_ip_on = lo\n  {extra}\n  plugins {{\n    include /etc/strongswan.d/charon/*.conf\n    \
                  kernel-libipsec {{ load = yes }}\n    bypass-lan {{ load = no }}\n    \
                  vici {{ socket = unix:///run/charon.vici }}\n    stroke {{ load = no }}\n    resolve {{ load = no }}\n  }}\n  \
-                 filelog {{ lab {{ path = {log}\n flush_line = yes\n default = 1\n time_format = %T\n time_add_ms = yes }} }}\n  \
+                 filelog {{ lab {{ path = {log}\n flush_line = yes\n default = {level}\n time_format = %T\n time_add_ms = yes }} }}\n  \
                  syslog {{ identifier = lab\n daemon {{ default = -1 }} }}\n}}\n",
                 extra = self.extra,
+                level = match self.log {
+                    Log::Exchanges => 1,
+                    Log::Nothing => -1,
+                },
                 log = log.display()
             ),
         )?;
@@ -243,7 +258,9 @@ impl Settings<'_> {
             Role::Client { gateway, liveness_s } => {
                 (format!("remote_addrs = {gateway}\n vips = 0.0.0.0\n dpd_delay = {liveness_s}s"), String::new())
             }
-            Role::Gateway { pool } => ("pools = lab".to_owned(), format!("pools {{ lab {{ addrs = {pool} }} }}\n")),
+            Role::Gateway { pool } => {
+                ("pools = lab\n unique = never".to_owned(), format!("pools {{ lab {{ addrs = {pool} }} }}\n"))
+            }
         };
         let local = self.local_selector.map_or(String::new(), |ts| format!("local_ts = {ts}"));
         let remote = self.remote_selector.map_or(String::new(), |ts| format!("remote_ts = {ts}"));

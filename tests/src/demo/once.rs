@@ -156,12 +156,7 @@ fn judge_client(figures: &mut Figures, client: &Client) {
 }
 
 fn judge_wire(figures: &mut Figures, report: &Report) {
-    for violation in &report.violations {
-        println!(
-            "  {:?} at port {}: {} (packet {})",
-            violation.rule, violation.port, violation.detail, violation.packet
-        );
-    }
+    report.print();
     figures.add("packets_judged", report.judged as f64, "packets", Some(Bound::AtLeast(1.0)));
     figures.add("violations", report.broken as f64, "", Some(Bound::AtMost(0.0)));
     figures.add("observer_dropped", report.dropped as f64, "frames", Some(Bound::AtMost(0.0)));
