@@ -1,0 +1,263 @@
+//! The HTTP API: JSON on a Unix socket that only its owner may open. The console serves the same router.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path as FilePath, PathBuf};
+
+use anyhow::Context;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+use crate::logs::{self, Level};
+use crate::node::Control;
+
+/// How a node stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Version of the cluster's configuration.
+    pub config_version: u64,
+    /// Its hash; the same on all nodes.
+    pub config_hash: String,
+    /// `alone` (a node without cluster), `joining`, `learner`, `member`, `silent` (no lease).
+    pub state: String,
+    /// The view in force.
+    pub view: Option<ViewStatus>,
+    /// Work sets without an owner, as far as this node knows.
+    pub unowned: usize,
+    /// Sessions that live on this node.
+    pub sessions: usize,
+    /// Seconds since the program's start.
+    pub uptime_s: u64,
+    /// Everything that is counted, drop reasons included.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A view of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewStatus {
+    /// Its number.
+    pub number: String,
+    /// The master's name.
+    pub master: String,
+    /// The members.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member in a view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its name.
+    pub name: String,
+    /// Its number in the view.
+    pub slot: u8,
+    /// Work sets that it owns.
+    pub sets: usize,
+    /// Whether it is a full member, not a learner.
+    pub full: bool,
+}
+
+/// A session, as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEntry {
+    /// Its number in 16 hexadecimal digits.
+    pub session: String,
+    /// Its work set.
+    pub set: u16,
+    /// The node that it lives on.
+    pub owner: String,
+    /// The connection's name.
+    pub connection: String,
+    /// Who the peer is, once that is proven.
+    pub identity: Option<String>,
+    /// Where the peer is.
+    pub peer: String,
+    /// Its inner address.
+    pub inner_address: Option<IpAddr>,
+    /// `connecting`, `up` or `closing`.
+    pub state: String,
+    /// Pairs of ESP SAs.
+    pub children: usize,
+    /// IKE rekeys that this node saw.
+    pub ike_rekeys: u64,
+    /// Child rekeys that this node saw.
+    pub child_rekeys: u64,
+    /// Seconds since it came up here.
+    pub established_s: u64,
+    /// Seconds until its IKE SA is rekeyed.
+    pub rekey_in_s: Option<u64>,
+}
+
+/// The sessions of the node that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionList {
+    /// One entry for each.
+    pub sessions: Vec<SessionEntry>,
+}
+
+/// What a drain has moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// The node.
+    pub node: String,
+    /// Work sets that were moved away.
+    pub moved_sets: usize,
+    /// Work sets that it still owns.
+    pub left_sets: usize,
+}
+
+/// Opens a session from this side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitiateOrder {
+    /// The connection's name.
+    pub connection: String,
+    /// Where the peer is.
+    pub peer: IpAddr,
+}
+
+/// A session's number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionName {
+    /// In 16 hexadecimal digits.
+    pub session: String,
+}
+
+/// Another level for the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOrder {
+    /// The level.
+    pub level: Level,
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// One sentence.
+    pub error: String,
+}
+
+/// What the handlers reach.
+#[derive(Clone)]
+pub struct Shared {
+    /// The node.
+    pub control: Control,
+    /// The log.
+    pub logs: logs::Handle,
+}
+
+/// All operations.
+pub fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/sessions", get(sessions).post(initiate))
+        .route("/v1/sessions/{session}/close", post(close))
+        .route("/v1/nodes/{name}/drain", post(drain))
+        .route("/v1/nodes/{name}/undrain", post(undrain))
+        .route("/v1/log", put(set_log))
+        .with_state(shared)
+}
+
+/// A bound socket that disappears with its holder.
+pub struct Socket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Binds `api.sock` in the run directory. A socket that a dead process left behind is replaced.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or another node answers there.
+    pub fn bind(run_directory: &FilePath) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(run_directory)
+            .with_context(|| format!("make the run directory {}", run_directory.display()))?;
+        let path = run_directory.join(SOCKET);
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            anyhow::bail!(
+                "another node runs with the run directory {}; stop it, or set another run_directory in node.toml",
+                run_directory.display()
+            );
+        }
+        if path.exists() {
+            std::fs::remove_file(&path).with_context(|| format!("remove the old socket {}", path.display()))?;
+        }
+        let listener = UnixListener::bind(&path).with_context(|| format!("bind the API socket {}", path.display()))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("protect the API socket {}", path.display()))?;
+        Ok(Self { listener: Some(listener), path })
+    }
+
+    /// Answers until the runtime ends.
+    pub fn serve(&mut self, router: Router) {
+        if let Some(listener) = self.listener.take() {
+            tokio::spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "the API has ended");
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A socket that is gone already is no loss.
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The API's socket in the run directory.
+pub const SOCKET: &str = "api.sock";
+
+async fn status(State(shared): State<Shared>) -> Response {
+    answer(shared.control.status().await)
+}
+
+async fn sessions(State(shared): State<Shared>) -> Response {
+    answer(shared.control.sessions().await.map(|sessions| SessionList { sessions }))
+}
+
+async fn initiate(State(shared): State<Shared>, Json(order): Json<InitiateOrder>) -> Response {
+    let session = shared.control.initiate(order.connection, order.peer).await;
+    answer(session.map(|session| SessionName { session: format!("{session:016x}") }))
+}
+
+async fn close(State(shared): State<Shared>, Path(session): Path<String>) -> Response {
+    match u64::from_str_radix(&session, 16) {
+        Ok(number) => answer(shared.control.close(number).await.map(|()| SessionName { session })),
+        Err(_) => problem(StatusCode::BAD_REQUEST, "a session is named by its 16 hexadecimal digits"),
+    }
+}
+
+async fn drain(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    answer(shared.control.drain(&name).await)
+}
+
+async fn undrain(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
+    answer(shared.control.undrain(&name).await)
+}
+
+async fn set_log(State(shared): State<Shared>, Json(order): Json<LogOrder>) -> Response {
+    shared.logs.set_level(order.level);
+    answer(Ok(order))
+}
+
+fn answer<T: Serialize>(result: anyhow::Result<T>) -> Response {
+    match result {
+        Ok(value) => Json(value).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, &format!("{error:#}")),
+    }
+}
+
+fn problem(status: StatusCode, error: &str) -> Response {
+    (status, Json(Problem { error: error.to_owned() })).into_response()
+}

@@ -1,0 +1,283 @@
+//! The operator's command: one table of verbs over the API.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use axum::http::{Method, Request, StatusCode, header};
+use clap::{Parser, Subcommand};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::api::{DrainReport, InitiateOrder, LogOrder, Problem, SessionEntry, SessionList, SessionName, Status};
+use crate::config::{Cluster, Node};
+use crate::logs::Level;
+use crate::node;
+
+/// A clustered VPN gateway: many nodes, one address.
+#[derive(Debug, Parser)]
+#[command(name = "cryptocluster", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run this machine's node in the foreground.
+    Run {
+        /// The node's file.
+        #[arg(long, value_name = "FILE", default_value = NODE_FILE)]
+        config: PathBuf,
+    },
+    /// Look at configuration files.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Show how the node and its cluster stand.
+    Status(Reach),
+    /// Look at sessions, open and end them.
+    #[command(subcommand)]
+    Session(SessionVerb),
+    /// Give orders for nodes.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Set the level of the running node's log: error, warn, info, debug or trace.
+    Log {
+        /// The level.
+        #[arg(value_parser = level)]
+        level: Level,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Read node.toml, cluster.toml and all files that they name, and say what is wrong.
+    Check {
+        /// The node's file.
+        #[arg(long, value_name = "FILE", default_value = NODE_FILE)]
+        config: PathBuf,
+        /// Answer in JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionVerb {
+    /// List the sessions of this node.
+    List(Reach),
+    /// Open a session from this side.
+    Open {
+        /// The connection's name in cluster.toml.
+        connection: String,
+        /// The peer's address.
+        peer: IpAddr,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// End a session and tell the peer.
+    Close {
+        /// The session's number, as the list shows it.
+        session: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeVerb {
+    /// Move all work away from a node, without loss, and give it none until it is undrained.
+    Drain {
+        /// The node's name.
+        name: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Give a drained node work again.
+    Undrain {
+        /// The node's name.
+        name: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+/// How to reach the running node.
+#[derive(Debug, clap::Args)]
+struct Reach {
+    /// The node's API socket.
+    #[arg(long, value_name = "PATH", default_value = "/run/cryptocluster/api.sock")]
+    socket: PathBuf,
+    /// Answer in JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Cli {
+    /// Does what the operator asks.
+    ///
+    /// # Errors
+    /// What kept it from being done, in one sentence.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.verb {
+            Verb::Run { config } => node::run(&config)?,
+            Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json)?,
+            Verb::Status(reach) => {
+                let status: Status = reach.ask(Method::GET, "/v1/status", &())?;
+                reach.show(&status, show_status)?;
+            }
+            Verb::Session(SessionVerb::List(reach)) => {
+                let list: SessionList = reach.ask(Method::GET, "/v1/sessions", &())?;
+                reach.show(&list, |list| show_sessions(&list.sessions))?;
+            }
+            Verb::Session(SessionVerb::Open { connection, peer, reach }) => {
+                let session: SessionName =
+                    reach.ask(Method::POST, "/v1/sessions", &InitiateOrder { connection, peer })?;
+                reach.show(&session, |session| println!("session {} begins", session.session))?;
+            }
+            Verb::Session(SessionVerb::Close { session, reach }) => {
+                let closed: SessionName = reach.ask(Method::POST, &format!("/v1/sessions/{session}/close"), &())?;
+                reach.show(&closed, |closed| println!("session {} ends", closed.session))?;
+            }
+            Verb::Node(NodeVerb::Drain { name, reach }) => {
+                let report: DrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/drain"), &())?;
+                reach
+                    .show(&report, |report| println!("{}: {} work sets moved away", report.node, report.moved_sets))?;
+            }
+            Verb::Node(NodeVerb::Undrain { name, reach }) => {
+                let report: DrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/undrain"), &())?;
+                reach.show(&report, |report| println!("{} is given work again", report.node))?;
+            }
+            Verb::Log { level, reach } => {
+                let done: LogOrder = reach.ask(Method::PUT, "/v1/log", &LogOrder { level })?;
+                reach.show(&done, |done| println!("the log's level is {:?}", done.level))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Reach {
+    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string(value).context("write JSON")?);
+        } else {
+            text(value);
+        }
+        Ok(())
+    }
+
+    fn ask<Q: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, question: &Q) -> anyhow::Result<A> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+        let body = serde_json::to_vec(question).context("write JSON")?;
+        let (status, answer) = runtime.block_on(exchange(&self.socket, method, path, body))?;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&answer).context("the node's answer is not of this program's version");
+        }
+        let problem: Problem =
+            serde_json::from_slice(&answer).with_context(|| format!("the node answers with HTTP status {status}"))?;
+        Err(anyhow!(problem.error))
+    }
+}
+
+async fn exchange(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream = UnixStream::connect(socket).await.with_context(|| {
+        format!("no node answers at {}; is it running, and are you its user or root?", socket.display())
+    })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "node")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let response = sender.send_request(request).await.context("the node has closed the connection")?;
+    let status = response.status();
+    let body = response.into_body().collect().await.context("the node's answer is cut short")?.to_bytes();
+    Ok((status, body))
+}
+
+fn check(file: &Path, json: bool) -> anyhow::Result<()> {
+    let node = Node::load(file)?;
+    let cluster = Cluster::load(&node.cluster_file)?;
+    node::check_together(&node, &cluster)?;
+    if json {
+        let answer = serde_json::json!({
+            "node": node.name, "cluster": cluster.name, "version": cluster.version, "hash": cluster.hash.to_string(),
+            "members": cluster.members.len(), "connections": cluster.ike.connections.len(),
+        });
+        println!("{answer}");
+    } else {
+        println!(
+            "{}: node {}; cluster {} version {} hash {}: {} members, {} connections",
+            file.display(),
+            node.name,
+            cluster.name,
+            cluster.version,
+            cluster.hash,
+            cluster.members.len(),
+            cluster.ike.connections.len()
+        );
+    }
+    Ok(())
+}
+
+fn show_status(status: &Status) {
+    println!(
+        "{} in cluster {} (configuration {} {}): {}, {} sessions, up for {} s",
+        status.node,
+        status.cluster,
+        status.config_version,
+        status.config_hash,
+        status.state,
+        status.sessions,
+        status.uptime_s
+    );
+    if let Some(view) = &status.view {
+        println!("view {}, master {}; {} work sets without owner", view.number, view.master, status.unowned);
+        for member in &view.members {
+            let kind = if member.full { "full" } else { "learner" };
+            println!("  {:<16} slot {:>2}  {:<7}  {:>4} work sets", member.name, member.slot, kind, member.sets);
+        }
+    }
+    for (name, value) in status.counters.iter().filter(|(_, value)| **value > 0) {
+        println!("  {name} {value}");
+    }
+}
+
+fn show_sessions(sessions: &[SessionEntry]) {
+    println!("{:<16}  {:>4}  {:<10}  {:<15}  {:<21}  identity", "session", "set", "state", "inner address", "peer");
+    for session in sessions {
+        println!(
+            "{:<16}  {:>4}  {:<10}  {:<15}  {:<21}  {}",
+            session.session,
+            session.set,
+            session.state,
+            session.inner_address.map_or_else(String::new, |address| address.to_string()),
+            session.peer,
+            session.identity.as_deref().unwrap_or("")
+        );
+    }
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    match text {
+        "error" => Ok(Level::Error),
+        "warn" => Ok(Level::Warn),
+        "info" => Ok(Level::Info),
+        "debug" => Ok(Level::Debug),
+        "trace" => Ok(Level::Trace),
+        _ => Err("use error, warn, info, debug or trace".to_owned()),
+    }
+}
+
+/// Where a node's file is looked for.
+const NODE_FILE: &str = "/etc/cryptocluster/node.toml";

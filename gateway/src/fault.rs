@@ -1,0 +1,87 @@
+//! What keeps a node from starting or going on, as one sentence and an exit code.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// Something about the machine that an operator must put right.
+#[derive(Debug, thiserror::Error)]
+pub enum Machine {
+    /// The process lacks a capability.
+    #[error(
+        "the capability {0} is missing; run as root, or grant it (systemd: AmbientCapabilities={0}; by hand: setcap {0}+ep)"
+    )]
+    Capability(
+        /// Its name.
+        &'static str,
+    ),
+    /// The TUN device's control file is missing.
+    #[error(
+        "there is no TUN device: /dev/net/tun cannot be opened ({0}); load the module (modprobe tun), or let the container have the device"
+    )]
+    Tun(
+        /// Why.
+        std::io::Error,
+    ),
+    /// A UDP port is taken.
+    #[error(
+        "UDP port {port} of {address} is taken by another program; find it with `ss -ulpn sport = :{port}` and stop it (is another IKE daemon running?)"
+    )]
+    PortTaken {
+        /// The address.
+        address: std::net::IpAddr,
+        /// The port.
+        port: u16,
+    },
+    /// The kernel cannot run BPF programs.
+    #[error(
+        "the kernel cannot run the dispatch program ({0}); it needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF"
+    )]
+    Bpf(
+        /// What the kernel said.
+        String,
+    ),
+    /// An interface does not exist.
+    #[error("there is no network interface {0:?}; name one that `ip link` shows in node.toml")]
+    Interface(
+        /// Its name.
+        String,
+    ),
+    /// The node's own address is not on its interface.
+    #[error(
+        "the address {address} is not on the interface {interface}; add it (ip address add {address} dev {interface}) or correct node.toml"
+    )]
+    Address {
+        /// The address.
+        address: crate::config::InterfaceAddress,
+        /// The interface.
+        interface: String,
+    },
+    /// A certificate of this node is not valid now.
+    #[error("{file}: {refusal}", file = .file.display())]
+    Certificate {
+        /// Its file.
+        file: std::path::PathBuf,
+        /// Why.
+        refusal: auth::x509::Refusal,
+    },
+}
+
+/// The whole error in one line.
+#[must_use]
+pub fn sentence(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
+/// 3: a configuration is refused; 4: the machine cannot run a node; 1: anything else. The command line itself is refused
+/// with 2.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<ConfigError>() {
+        ExitCode::from(3)
+    } else if error.is::<Machine>() {
+        ExitCode::from(4)
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,284 @@
+//! The running node: control on tokio, packets on threads of their own.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use ike::RemoteSelectors;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+use wire::Prefix;
+
+use self::driver::{Ask, Driver, Inputs};
+use self::machine::{Settings, SharedAddress};
+use crate::api::{self, DrainReport, SessionEntry, Shared, Socket, Status};
+use crate::config::{Cluster, ConfigError, Node};
+use crate::datapath::{self, Datapath, DatapathConfig};
+use crate::fault::Machine;
+use crate::logs;
+
+mod driver;
+mod machine;
+mod pool;
+mod replicas;
+mod sessions;
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// The configuration is refused, the machine lacks something, or the datapath has failed.
+pub fn run(file: &FilePath) -> anyhow::Result<()> {
+    let node = Node::load(file)?;
+    let cluster = Cluster::load(&node.cluster_file)?;
+    check_together(&node, &cluster)?;
+    check_certificates(&cluster)?;
+    let logs = logs::start(node.log.0, node.log.1);
+    machine::check(&node, cluster.outside.address)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("start the control plane")?;
+    runtime.block_on(serve(node, cluster, logs))
+}
+
+/// Checks what only both files together can tell.
+///
+/// # Errors
+/// They do not fit each other.
+pub fn check_together(node: &Node, cluster: &Cluster) -> Result<(), ConfigError> {
+    let refuse = |problem: String, advice: String| {
+        let file = node.cluster_file.clone();
+        Err(ConfigError { file, place: None, field: Some("members".into()), problem, advice })
+    };
+    let member = cluster.members.iter().find(|member| member.name == node.name);
+    match (&node.membership, member) {
+        (None, None) if cluster.members.is_empty() => Ok(()),
+        (None, _) => refuse(
+            "the cluster has members, but node.toml has no [membership]".into(),
+            "give node.toml the node's certificate, key and CA, or take the members out".into(),
+        ),
+        (Some(_), None) => {
+            let known: Vec<&str> = cluster.members.iter().map(|member| member.name.as_str()).collect();
+            refuse(
+                format!("this node, \"{}\", is no member", node.name),
+                format!("add it under [[members]]; members are: {}", known.join(", ")),
+            )
+        }
+        (Some(_), Some(member)) => {
+            for (ours, theirs, side) in [
+                (Some(node.outside.address.address), Some(member.outside), "outside"),
+                (Some(node.inside.address.address), Some(member.inside), "inside"),
+                (node.cluster.as_ref().map(|interface| interface.address.address), member.cluster, "cluster"),
+            ] {
+                if ours != theirs {
+                    let text =
+                        |address: Option<IpAddr>| address.map_or("none".to_owned(), |address| address.to_string());
+                    return refuse(
+                        format!(
+                            "member \"{}\" has {side} address {}, node.toml has {}",
+                            node.name,
+                            text(theirs),
+                            text(ours)
+                        ),
+                        "write the same in both".into(),
+                    );
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The time since 1970-01-01 UTC, as far as the machine knows it.
+fn wall_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A node whose own certificate is not valid could serve nobody.
+fn check_certificates(cluster: &Cluster) -> anyhow::Result<()> {
+    for (file, certificate) in &cluster.certificates {
+        certificate
+            .check_validity(wall_time())
+            .map_err(|refusal| Machine::Certificate { file: file.clone(), refusal })?;
+    }
+    Ok(())
+}
+
+async fn serve(node: Node, cluster: Cluster, logs: logs::Handle) -> anyhow::Result<()> {
+    let cluster = Arc::new(cluster);
+    let mut socket = Socket::bind(&node.run_directory)?;
+    // Dropped in reverse order: first the datapath falls silent, then its addresses and settings go.
+    let _settings = Settings::apply(&node, !cluster.members.is_empty());
+    let _outside = SharedAddress::add(cluster.outside.address)?;
+    let _inside = cluster.inside.map(|inside| SharedAddress::add(inside.address)).transpose()?;
+    let (events, sink) = Feed::new();
+    let datapath = Arc::new(Datapath::start(&datapath_config(&node, &cluster), sink)?);
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| anyhow!("the kernel gives no random octets: {error}"))?;
+    let mut driver = Driver::new(&node.name, Arc::clone(&cluster), Arc::clone(&datapath), seed);
+    driver.own_all();
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let control = Control { node: node.name.clone().into(), asks };
+    socket.serve(api::router(Shared { control: control.clone(), logs }));
+    info!(
+        node = node.name,
+        cluster = cluster.name,
+        version = cluster.version,
+        hash = %cluster.hash,
+        address = %cluster.outside.address,
+        connections = cluster.ike.connections.len(),
+        "node up"
+    );
+    let stopping = tokio::spawn(stop_on_signal(control));
+    let outcome = driver.run(Inputs { datagrams: events.datagrams, events: events.events, asks: asked }).await;
+    stopping.abort();
+    info!(lost = events.lost.load(Ordering::Relaxed), "node down");
+    outcome
+}
+
+async fn stop_on_signal(control: Control) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => info!("told to stop by SIGTERM"),
+        _ = interrupt.recv() => info!("told to stop by SIGINT"),
+    }
+    control.asks.send(Ask::Stop).await.context("stop the driver")
+}
+
+fn datapath_config(node: &Node, cluster: &Cluster) -> DatapathConfig {
+    let mut routes: Vec<Prefix> = cluster.pools.iter().map(|pool| pool.prefix).collect();
+    for connection in &cluster.ike.connections {
+        match &connection.remote_selectors {
+            RemoteSelectors::Networks(networks) => {
+                routes.extend(networks.iter().filter_map(|network| Prefix::from_range(network.first, network.last)));
+            }
+            RemoteSelectors::Pool(_) => {}
+        }
+    }
+    routes.sort_unstable();
+    routes.dedup();
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    DatapathConfig {
+        tun: node.tun.name.clone(),
+        mtu: node.tun.mtu,
+        routes,
+        addresses: vec![cluster.outside.address],
+        workers: NonZeroUsize::new(node.workers).unwrap_or(cores),
+        key_log: node.key_log.clone(),
+    }
+}
+
+/// The ends at which the workers' events come out.
+struct Feed {
+    datagrams: mpsc::Receiver<datapath::Event>,
+    events: mpsc::UnboundedReceiver<datapath::Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Feed {
+    /// What anybody can send at will goes through a bounded queue; what the number of SAs bounds, through an unbounded one,
+    /// because nothing of it may be lost.
+    fn new() -> (Self, datapath::EventSink) {
+        let (datagram_in, datagrams) = mpsc::channel(DATAGRAMS_MAX);
+        let (event_in, events) = mpsc::unbounded_channel();
+        let lost = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&lost);
+        let sink: datapath::EventSink = Arc::new(move |event| match event {
+            datapath::Event::Ike { .. }
+            | datapath::Event::UnknownSpi { .. }
+            | datapath::Event::UnknownDestination { .. } => {
+                if datagram_in.try_send(event).is_err() {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            datapath::Event::LeaseLow { .. }
+            | datapath::Event::PathChanged { .. }
+            | datapath::Event::Exhausted { .. }
+            | datapath::Event::InboundEdges(_)
+            | datapath::Event::WorkerFailed { .. } => {
+                // Only a driver that has ended does not take it.
+                let _ended = event_in.send(event);
+            }
+        });
+        (Self { datagrams, events, lost }, sink)
+    }
+}
+
+/// What the API may do with the node.
+#[derive(Clone)]
+pub struct Control {
+    node: Arc<str>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Control {
+    /// How the node stands.
+    ///
+    /// # Errors
+    /// The node ends.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        self.ask(Ask::Status).await
+    }
+
+    /// The sessions that live on this node.
+    ///
+    /// # Errors
+    /// The node ends.
+    pub async fn sessions(&self) -> anyhow::Result<Vec<SessionEntry>> {
+        self.ask(Ask::Sessions).await
+    }
+
+    /// Opens a session from this side and returns its number.
+    ///
+    /// # Errors
+    /// There is no such connection, or no room.
+    pub async fn initiate(&self, connection: String, peer: IpAddr) -> anyhow::Result<u64> {
+        self.ask(|answer| Ask::Initiate { connection, peer, answer }).await?.map_err(|error| anyhow!(error))
+    }
+
+    /// Ends a session and tells the peer.
+    ///
+    /// # Errors
+    /// The session does not live here.
+    pub async fn close(&self, session: u64) -> anyhow::Result<()> {
+        self.ask(|answer| Ask::Close { session, answer }).await?.map_err(|error| anyhow!(error))
+    }
+
+    /// Moves all work away from a node.
+    ///
+    /// # Errors
+    /// There is no such node, or nobody who could take its work.
+    pub async fn drain(&self, name: &str) -> anyhow::Result<DrainReport> {
+        warn!(node = name, "a drain was asked for");
+        anyhow::bail!("node {} runs alone: there is no other node that could take the work of {name}", self.node)
+    }
+
+    /// Gives a drained node work again.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub async fn undrain(&self, name: &str) -> anyhow::Result<DrainReport> {
+        anyhow::bail!("node {} runs alone: {name} was never drained", self.node)
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> anyhow::Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(ask(answer)).await.map_err(|_| anyhow!("the node is ending"))?;
+        answered.await.context("the node is ending")
+    }
+}
+
+/// Threads of the control plane: one for the driver, one for the API and whatever signs.
+const CONTROL_THREADS: usize = 2;
+/// IKE datagrams that may wait for the driver: what it handles in some 50 ms.
+const DATAGRAMS_MAX: usize = 8192;
+/// Questions of the operator that may wait.
+const ASKS_MAX: usize = 64;

@@ -1,0 +1,284 @@
+//! The task that carries things between IKE, the datapath and replication. It alone owns the IKE engine, so nothing here is
+//! locked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use auth::Identity;
+use cluster::dispatch::HashKey;
+use crypto::{KeyKind, SignatureScheme, SigningKey};
+use esp::{InboundEdges, Initial, LEASE_MIN, OutboundLease, Start};
+use ike::{ChildSa, Endpoint, NoAddress, Output, Path, RequestId, Role, SignError};
+use tokio::sync::mpsc;
+use tracing::{debug, error, warn};
+use wire::{Change, CommitId, Record, RecordId, RecordKind, Spi, Tenure, Time, UnknownFields, WorkSet};
+
+use super::pool::Pool;
+use super::replicas::{Held, Waiting};
+use super::sessions::Sessions;
+use super::wall_time;
+use crate::config::Cluster;
+use crate::datapath::{self, Datapath, SaPair};
+use crate::link::realtime::thread::boot_time;
+
+mod ask;
+mod outputs;
+
+pub(super) use ask::Ask;
+
+/// The state behind everything that a peer sees of this node.
+pub(super) struct Driver {
+    name: String,
+    cluster: Arc<Cluster>,
+    endpoint: Endpoint,
+    datapath: Arc<Datapath>,
+    hash: HashKey,
+    tenures: HashMap<WorkSet, Tenure>,
+    waiting: Waiting,
+    /// The last number that replication gave.
+    last_commit: CommitId,
+    children: HashMap<Spi, Child>,
+    edges: HashMap<WorkSet, InboundEdges>,
+    pools: BTreeMap<String, Pool>,
+    sessions: Sessions,
+    signatures: mpsc::UnboundedSender<Signed>,
+    signed: Option<mpsc::UnboundedReceiver<Signed>>,
+    started: Time,
+}
+
+/// A pair of ESP SAs that is installed or about to be.
+struct Child {
+    initial: Initial,
+    inner: Option<IpAddr>,
+}
+
+/// What a signing thread answers.
+type Signed = (RequestId, Result<Vec<u8>, SignError>);
+
+/// What the driver listens to.
+pub(super) struct Inputs {
+    /// IKE datagrams and strangers: as many as fit, the rest is lost as on any network.
+    pub(super) datagrams: mpsc::Receiver<datapath::Event>,
+    /// Everything else that the workers notice; the number of SAs bounds it.
+    pub(super) events: mpsc::UnboundedReceiver<datapath::Event>,
+    /// Questions of the operator.
+    pub(super) asks: mpsc::Receiver<Ask>,
+}
+
+impl Driver {
+    /// Starts without a work set.
+    pub(super) fn new(name: &str, cluster: Arc<Cluster>, datapath: Arc<Datapath>, seed: [u8; 32]) -> Self {
+        let endpoint = Endpoint::new(Arc::clone(&cluster.ike), seed);
+        let mut key = [0; 16];
+        for (octet, secret) in key.iter_mut().zip(cluster.secrets.dispatch.expose()) {
+            *octet = *secret;
+        }
+        let reserved: Vec<IpAddr> = cluster.inside.iter().map(|inside| inside.address).collect();
+        let pools = cluster.pools.iter().map(|pool| (pool.name.clone(), Pool::new(pool, reserved.clone()))).collect();
+        let (signatures, signed) = mpsc::unbounded_channel();
+        Self {
+            name: name.to_owned(),
+            endpoint,
+            datapath,
+            hash: HashKey::new(key),
+            tenures: HashMap::new(),
+            waiting: Waiting::default(),
+            last_commit: CommitId::default(),
+            children: HashMap::new(),
+            edges: HashMap::new(),
+            pools,
+            sessions: Sessions::default(),
+            signatures,
+            signed: Some(signed),
+            started: boot_time(),
+            cluster,
+        }
+    }
+
+    /// Owns every work set: a node that runs alone.
+    pub(super) fn own_all(&mut self) {
+        let tenure = Tenure::default();
+        let now = boot_time();
+        for set in WorkSet::all() {
+            self.tenures.insert(set, tenure);
+            self.endpoint.adopt_set(now, set, tenure, &mut std::iter::empty());
+        }
+    }
+
+    /// Works until the API asks it to stop or a worker has failed.
+    ///
+    /// # Errors
+    /// The datapath cannot go on.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        let Some(mut signed) = self.signed.take() else {
+            anyhow::bail!("the driver was started twice");
+        };
+        self.endpoint.set_wall_clock(boot_time(), wall_time());
+        let mut wall_clock = tokio::time::interval(WALL_CLOCK_EVERY);
+        loop {
+            let due = self.endpoint.poll_timeout().map(|at| at.since(boot_time()));
+            tokio::select! {
+                biased;
+                Some(event) = inputs.events.recv() => {
+                    self.on_event(event)?;
+                    while let Ok(event) = inputs.events.try_recv() {
+                        self.on_event(event)?;
+                    }
+                }
+                Some((request, signature)) = signed.recv() => {
+                    self.endpoint.handle_signature(boot_time(), request, signature);
+                }
+                Some(ask) = inputs.asks.recv() => {
+                    if self.on_ask(ask).is_break() {
+                        return Ok(());
+                    }
+                }
+                Some(event) = inputs.datagrams.recv() => {
+                    self.on_event(event)?;
+                    // Outputs are carried out after each datagram, so a burst cannot grow the queue of them.
+                    for _ in 0..BURST {
+                        self.carry_out();
+                        let Ok(event) = inputs.datagrams.try_recv() else { break };
+                        self.on_event(event)?;
+                    }
+                }
+                () = tokio::time::sleep(due.unwrap_or(IDLE_MAX)), if due.is_some() => {
+                    self.endpoint.handle_timeout(boot_time());
+                }
+                _ = wall_clock.tick() => {
+                    self.endpoint.set_wall_clock(boot_time(), wall_time());
+                }
+            }
+            self.carry_out();
+        }
+    }
+
+    fn on_event(&mut self, event: datapath::Event) -> anyhow::Result<()> {
+        let now = boot_time();
+        match event {
+            datapath::Event::Ike { path, datagram } => {
+                if let Some(home) = self.home_of(path, &datagram) {
+                    self.endpoint.handle_datagram(now, path, home, &datagram);
+                }
+            }
+            datapath::Event::LeaseLow { spi_in, edge } => self.extend_lease(spi_in, edge),
+            datapath::Event::PathChanged { spi_in, path } => self.endpoint.handle_path_change(now, spi_in, path),
+            datapath::Event::Exhausted { spi_in } => self.endpoint.handle_exhaustion(now, spi_in),
+            datapath::Event::InboundEdges(edges) => self.store_inbound_edges(&edges),
+            datapath::Event::UnknownSpi { spi, path, .. } => {
+                debug!(%spi, from = %path.remote, "ESP for an SA that is not here");
+            }
+            datapath::Event::UnknownDestination { packet } => {
+                debug!(octets = packet.len(), "no SA leads to an inner packet's destination");
+            }
+            datapath::Event::WorkerFailed { worker, error } => {
+                error!(worker, error, "a datapath worker has failed");
+                anyhow::bail!("datapath worker {worker} has failed: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The work set that the dispatch rule names for an IKE datagram: by our SPI where there is one, else by the hash.
+    fn home_of(&self, path: Path, datagram: &[u8]) -> Option<WorkSet> {
+        let (spi_i, rest) = datagram.split_first_chunk::<8>()?;
+        let (spi_r, rest) = rest.split_first_chunk::<8>()?;
+        let flags = *rest.get(3)?;
+        let (spi_i, spi_r) = (u64::from_be_bytes(*spi_i), u64::from_be_bytes(*spi_r));
+        // RFC 7296 §3.1: the I flag tells whether the sender is the original initiator.
+        Some(match (flags & 0x08 != 0, spi_r) {
+            (true, 0) => self.hash.home_of_new_ike(spi_i, path.remote.ip()),
+            (true, ours) => WorkSet::from_low_bits(ours),
+            (false, _) => WorkSet::from_low_bits(spi_i),
+        })
+    }
+
+    /// Stores a change and returns the number under which replication took it.
+    fn put(&mut self, _id: RecordId, _change: Change) -> CommitId {
+        self.last_commit = CommitId(self.last_commit.0.saturating_add(1));
+        self.last_commit
+    }
+
+    /// A node that runs alone holds everything at once.
+    fn commit_alone(&mut self) {
+        for held in self.waiting.release(self.last_commit) {
+            self.let_go(held);
+        }
+    }
+
+    fn extend_lease(&mut self, spi_in: Spi, edge: u64) {
+        if !self.children.contains_key(&spi_in) {
+            return;
+        }
+        let commit = self.put_lease(spi_in, edge);
+        self.hold(commit, Held::Extend { spi_in, edge });
+    }
+
+    fn put_lease(&mut self, spi_in: Spi, edge: u64) -> CommitId {
+        let lease = OutboundLease { edge, unknown: UnknownFields::default() };
+        self.put(esp_record(RecordKind::ESP_OUTBOUND, spi_in), Change::Put(lease.to_bytes()))
+    }
+
+    fn store_inbound_edges(&mut self, edges: &[(Spi, u64)]) {
+        let mut touched = Vec::new();
+        for (spi_in, edge) in edges {
+            if self.children.contains_key(spi_in) {
+                let set = spi_in.work_set();
+                self.edges.entry(set).or_default().advance(*spi_in, *edge);
+                if !touched.contains(&set) {
+                    touched.push(set);
+                }
+            }
+        }
+        for set in touched {
+            self.put_edges(set);
+        }
+    }
+
+    fn put_edges(&mut self, set: WorkSet) {
+        if let Some(edges) = self.edges.get(&set) {
+            let bytes = edges.to_bytes();
+            self.put(RecordId { set, kind: RecordKind::ESP_INBOUND, key: 0 }, Change::Put(bytes));
+        }
+    }
+
+    fn hold(&mut self, commit: CommitId, what: Held) {
+        if let Some(now) = self.waiting.hold(commit, what) {
+            self.let_go(now);
+        }
+    }
+
+    fn let_go(&mut self, held: Held) {
+        match held {
+            Held::Transmit { path, datagram } => {
+                // A full socket buffer loses the datagram, as the network may; IKE sends it again.
+                if let Err(error) = self.datapath.send_ike(path, &datagram) {
+                    debug!(to = %path.remote, %error, "an IKE datagram was not sent");
+                }
+            }
+            Held::Install(pair) => {
+                let spi_in = pair.initial.spi_in;
+                // A pair that was removed while it waited is not installed any more.
+                if self.children.contains_key(&spi_in)
+                    && let Err(error) = self.datapath.install(&pair)
+                {
+                    warn!(%spi_in, %error, "a pair of ESP SAs cannot be installed");
+                }
+            }
+            Held::Extend { spi_in, edge } => self.datapath.extend_lease(spi_in, edge),
+        }
+    }
+}
+
+fn esp_record(kind: RecordKind, spi_in: Spi) -> RecordId {
+    RecordId { set: spi_in.work_set(), kind, key: u128::from(spi_in.0) }
+}
+
+/// How often the IKE engine is told the time of day, which somebody may set.
+const WALL_CLOCK_EVERY: Duration = Duration::from_secs(30);
+/// Sleep without a deadline.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+/// Datagrams in a row before other inputs are looked at again.
+const BURST: usize = 64;
