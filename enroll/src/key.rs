@@ -40,7 +40,7 @@ pub enum Parity {
 
 impl Parity {
     /// The parity of a number in network byte order.
-    fn of(octets: &[u8]) -> Self {
+    pub(crate) fn of(octets: &[u8]) -> Self {
         if octets.last().is_some_and(|octet| octet & 1 == 1) { Self::Odd } else { Self::Even }
     }
 }

@@ -50,7 +50,7 @@ pub struct Read<T> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// These lines are missing or cannot be read; the others are kept.
-    #[error("{} cannot be read: type it again, the others are kept", list(.0))]
+    #[error("{} again, the others are kept", list(.0))]
     Unreadable(Vec<LineNumber>),
     /// Every line is readable, but together they are no message for this code: wrong code, or lines of two messages.
     #[error("every line is readable, but together they are no message for this code ({0}): start afresh")]
@@ -170,8 +170,11 @@ fn combinations<'a>(lines: &'a [(LineNumber, &'a Vec<Decoded>)]) -> impl Iterato
 }
 
 fn list(lines: &[LineNumber]) -> String {
-    let numbers: Vec<_> = lines.iter().map(ToString::to_string).collect();
-    format!("{} {}", if numbers.len() == 1 { "line" } else { "lines" }, numbers.join(", "))
+    let numbers = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if lines.len() == 1 {
+        return format!("line {numbers} cannot be read: type it");
+    }
+    format!("lines {numbers} cannot be read: type them")
 }
 
 /// Messages of one text that are tried as a whole before their lines are mixed.
