@@ -485,13 +485,13 @@ static __always_inline int tc_out(struct __sk_buff *skb, enum side side)
 	return verdict < OUT_LEASE_OVER ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
-SEC("tc")
+SEC("classifier")
 int in_outside(struct __sk_buff *skb)
 {
 	return tc_in(skb, OUTSIDE);
 }
 
-SEC("tc")
+SEC("classifier")
 int in_inside(struct __sk_buff *skb)
 {
 	return tc_in(skb, INSIDE);
@@ -509,61 +509,64 @@ int xdp_inside(struct xdp_md *xdp)
 	return xdp_in(xdp, INSIDE);
 }
 
-SEC("tc")
+SEC("classifier")
 int accept_outside(struct __sk_buff *skb)
 {
 	return tc_accept(skb, OUTSIDE);
 }
 
-SEC("tc")
+SEC("classifier")
 int accept_inside(struct __sk_buff *skb)
 {
 	return tc_accept(skb, INSIDE);
 }
 
-SEC("tc")
+SEC("classifier")
 int out_outside(struct __sk_buff *skb)
 {
 	return tc_out(skb, OUTSIDE);
 }
 
-SEC("tc")
+SEC("classifier")
 int out_inside(struct __sk_buff *skb)
 {
 	return tc_out(skb, INSIDE);
 }
 
-/* These are never attached: run by hand on a frame, they return the verdict, and the empty one measures the rest. */
-SEC("tc")
-int explain_in_outside(struct __sk_buff *skb)
+/* These are never attached: run by hand on a frame, they return the verdict, and the empty ones measure the rest. */
+SEC("xdp")
+int explain_in_outside(struct xdp_md *xdp)
 {
 	struct state *s = the_state();
 
-	gather(skb);
-	return s ? ingress(s, (const void *)(long)skb->data, (const void *)(long)skb->data_end, OUTSIDE) : -1;
+	return s ? ingress(s, (void *)(long)xdp->data, (void *)(long)xdp->data_end, OUTSIDE) : -1;
 }
 
-SEC("tc")
-int explain_in_inside(struct __sk_buff *skb)
+SEC("xdp")
+int explain_in_inside(struct xdp_md *xdp)
 {
 	struct state *s = the_state();
 
-	gather(skb);
-	return s ? ingress(s, (const void *)(long)skb->data, (const void *)(long)skb->data_end, INSIDE) : -1;
+	return s ? ingress(s, (void *)(long)xdp->data, (void *)(long)xdp->data_end, INSIDE) : -1;
 }
 
-SEC("tc")
-int explain_out_outside(struct __sk_buff *skb)
+SEC("xdp")
+int explain_out_local(struct xdp_md *xdp)
 {
 	struct state *s = the_state();
 
-	gather(skb);
-	return s ? egress(s, (const void *)(long)skb->data, (const void *)(long)skb->data_end, OUTSIDE,
-			  skb->ingress_ifindex != 0)
-		 : -1;
+	return s ? egress(s, (void *)(long)xdp->data, (void *)(long)xdp->data_end, OUTSIDE, false) : -1;
 }
 
-SEC("tc")
+SEC("xdp")
+int explain_out_forwarded(struct xdp_md *xdp)
+{
+	struct state *s = the_state();
+
+	return s ? egress(s, (void *)(long)xdp->data, (void *)(long)xdp->data_end, OUTSIDE, true) : -1;
+}
+
+SEC("classifier")
 int empty(struct __sk_buff *skb)
 {
 	(void)skb;

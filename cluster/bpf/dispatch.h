@@ -55,6 +55,7 @@ enum reason {
 /* Bits of an owner entry; bits 8 to 11 hold the slot, for those who read the table. */
 #define OWNER_SELF 0x01
 #define OWNER_QUEUEING 0x02
+#define OWNER_OTHER 0x04 /* known, but not this node */
 
 /* Bits of a port entry. */
 #define PORT_TCP_SERVICE 0x01

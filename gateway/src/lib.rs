@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod dispatch;
 pub mod fault;
 pub mod link;
 pub mod logs;

@@ -34,6 +34,17 @@ struct Ipv4<'a> {
 }
 
 impl Verdict {
+    /// Reads a verdict as the BPF program returns it: reason, work set, and a bit that says whether it has one.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        let [high, set_high, set_low, code] = bits.to_be_bytes();
+        let Some(reason) = Reason::from_code(code) else {
+            return None;
+        };
+        let set = if high & 0x80 == 0 { None } else { WorkSet::new(u16::from_be_bytes([set_high, set_low])) };
+        Some(Self { reason, set })
+    }
+
     pub(super) const fn of(reason: Reason) -> Self {
         Self { reason, set: None }
     }

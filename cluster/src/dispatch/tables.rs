@@ -184,6 +184,15 @@ impl InnerTable {
         self.update(prefix, |inner| inner.protected = protected)
     }
 
+    /// Every prefix with what it holds.
+    pub fn iter(&self) -> impl Iterator<Item = (Prefix, Inner)> {
+        let hosts = self.hosts.iter().map(|(address, inner)| ((32, *address), *inner));
+        let all = self.prefixes.iter().map(|(key, inner)| (*key, *inner)).chain(hosts);
+        all.filter_map(|((length, address), inner)| {
+            Prefix::new(IpAddr::V4(Ipv4Addr::from_bits(address)), length).map(|prefix| (prefix, inner))
+        })
+    }
+
     /// Looks up the longest prefix that holds `address`.
     #[must_use]
     pub fn lookup(&self, address: Ipv4Addr) -> Option<Inner> {
