@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::lab::{BPFFS, Lab};
+use crate::load::{Load, LoadSettings, Proof};
 use crate::namespace::{Cable, Namespace, Switch};
 use crate::observer::Rules;
 use crate::pki::{Authority, KeyKind};
@@ -190,6 +191,21 @@ impl Cluster {
         };
         let charon = Charon::start(&self.lab, &namespace, &name, &settings)?;
         Ok(Client { charon, namespace })
+    }
+
+    /// Starts a load tool in `outside`, with the address 198.51.100.`host`, whose sessions use `secret`.
+    ///
+    /// # Errors
+    /// As [`Load::start`].
+    pub fn load(&self, outside: &Namespace, host: u8, secret: &str) -> Result<Load> {
+        let settings = LoadSettings {
+            local: outside_host(host),
+            gateway: OUTSIDE_ADDRESS,
+            gateway_id: GATEWAY_ID,
+            local_id: LOAD_ID,
+            proof: Proof::PreSharedKey(secret),
+        };
+        Load::start(outside, &settings)
     }
 
     /// A namespace on the outside network, with the address 198.51.100.`host`, for a load tool.
@@ -567,6 +583,8 @@ pub const PROTECTED: &str = "10.1.0.0/24";
 pub const POOL: &str = "10.2.0.0/16";
 /// Who the cluster is.
 pub const GATEWAY_ID: &str = "vpn.lab.test";
+/// Who the load tool's sessions are.
+pub const LOAD_ID: &str = "load.lab.test";
 const PRE_SHARED_KEY: &str = "a secret that only the lab knows";
 const START_MAX: Duration = Duration::from_secs(10);
 const FORM_MAX: Duration = Duration::from_secs(20);

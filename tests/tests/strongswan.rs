@@ -11,10 +11,10 @@ use lab::strongswan::History;
 fn strongswan_downloads_through_a_strongswan_gateway() {
     let pair = StrongSwanPair::start().unwrap();
     let address = pair.client.connect().unwrap();
-    let _server = Server::start(&pair.inside, pair.server_address()).unwrap();
+    let web = pair.gateway.server_address(8080);
+    let _server = Server::start(&pair.gateway.inside, web).unwrap();
     let bytes = 5_000_000;
-    let download =
-        Download::start(&pair.outside, address, pair.server_address(), bytes, Duration::from_millis(500)).unwrap();
+    let download = Download::start(&pair.outside, address, web, bytes, Duration::from_millis(500)).unwrap();
     assert_eq!(download.finish().unwrap().sha256, expected_sha256(bytes));
     let history = pair.client.history();
     assert_eq!(history, History { ike_sa_init: 1, ike_auth: 1, ..History::default() });
@@ -24,14 +24,15 @@ fn strongswan_downloads_through_a_strongswan_gateway() {
 fn the_observer_judges_every_packet_and_finds_a_planted_double_use() {
     let pair = StrongSwanPair::start().unwrap();
     let rules = Rules { protected: vec!["10.0.0.0/8".parse().unwrap()], cluster: None };
-    let observer = Observer::start(&pair.wire, rules).unwrap();
+    let observer = Observer::start(&pair.gateway.wire, rules).unwrap();
     let address = pair.client.connect().unwrap();
-    let _server = Server::start(&pair.inside, pair.server_address()).unwrap();
+    let web = pair.gateway.server_address(8080);
+    let _server = Server::start(&pair.gateway.inside, web).unwrap();
     let bytes = 5_000_000;
-    let download = Download::start(&pair.outside, address, pair.server_address(), bytes, Duration::ZERO).unwrap();
+    let download = Download::start(&pair.outside, address, web, bytes, Duration::ZERO).unwrap();
     download.finish().unwrap();
     assert_eq!(observer.broken(), 0);
-    observer.plant(&pair.middle, "out").unwrap();
+    observer.plant(&pair.gateway.middle, "out").unwrap();
     let report = observer.finish().unwrap();
     let rules: Vec<Rule> = report.violations.iter().map(|violation| violation.rule).collect();
     assert_eq!(rules, [Rule::SequenceTwice, Rule::IvTwice]);

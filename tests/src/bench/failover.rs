@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cluster::{Cluster, GATEWAY_ID, OUTSIDE_ADDRESS, SERVER, Session};
+use crate::cluster::{Cluster, SERVER, Session};
 use crate::echo::EchoServer;
 use crate::figures::{Bound, Figures, median};
-use crate::load::{InsideEnd, Load, LoadSettings, Proof, Streamed};
+use crate::load::{InsideEnd, Load, Streamed};
 use crate::observer::{Observer, Rule};
 
 /// Runs all failures and drains under one observer.
@@ -93,14 +93,7 @@ impl Bench {
         let outside = cluster.outside_host("load", 200)?;
         cluster.start()?;
         let echo = EchoServer::start(&cluster.server, ECHO.into())?;
-        let settings = LoadSettings {
-            local: Ipv4Addr::new(198, 51, 100, 200),
-            gateway: OUTSIDE_ADDRESS,
-            gateway_id: GATEWAY_ID,
-            local_id: "load.lab.test",
-            proof: Proof::PreSharedKey(cluster.pre_shared_key()),
-        };
-        let load = Load::start(&outside, &settings)?;
+        let load = cluster.load(&outside, 200, cluster.pre_shared_key())?;
         Ok(Self { load, _echo: echo, ports: 20_000.., outside, cluster })
     }
 

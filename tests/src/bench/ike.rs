@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::cluster::{Cluster, GATEWAY_ID, OUTSIDE_ADDRESS, POOL, PROTECTED};
+use crate::cluster::{Cluster, GATEWAY_ID, OUTSIDE_ADDRESS};
 use crate::figures::{Bound, Figures, median};
-use crate::lab::Lab;
 use crate::load::{Load, LoadSettings, Proof};
 use crate::namespace::Namespace;
-use crate::pki::{Authority, Certificate, KeyKind};
+use crate::pair::{Method, StrongSwanGateway};
+use crate::pki::{Certificate, KeyKind};
 use crate::process::Process;
-use crate::strongswan::{Charon, Credential, Log, Role, Settings};
+use crate::strongswan::Log;
 
 /// Opens sessions against both, in turn, and compares processor time and memory.
 pub(super) fn run() -> Result<Figures> {
@@ -36,13 +36,6 @@ pub(super) fn run() -> Result<Figures> {
     figures.compare("rss_kb_per_sa", own, "KiB", PEER, peer, peer / own, None);
     figures.add("rss_kb_per_sa_at_10000", own, "KiB", Some(Bound::AtMost(8.0)));
     Ok(figures)
-}
-
-/// How both ends prove who they are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Method {
-    PreSharedKey,
-    Ecdsa,
 }
 
 impl Method {
@@ -69,14 +62,13 @@ struct Gateway {
 }
 
 enum Responder {
-    Ours(Cluster),
-    // The lab goes last, after the program in it has ended.
-    StrongSwan(Charon, Lab),
+    Ours(Box<Cluster>),
+    StrongSwan(Box<StrongSwanGateway>),
 }
 
 impl Gateway {
     fn start_ours() -> Result<Self> {
-        let mut cluster = Cluster::build(1)?;
+        let mut cluster = Box::new(Cluster::build(1)?);
         cluster.start()?;
         let outside = cluster.outside_host("load", 200)?;
         let client = cluster.authority().issue(CLIENT_ID, KeyKind::EcdsaP256, &[])?;
@@ -85,40 +77,16 @@ impl Gateway {
     }
 
     fn start_strongswan(method: Method) -> Result<Self> {
-        let lab = Lab::new()?;
-        let wire = lab.switch("out")?;
-        let (outside, middle) = (lab.namespace("load")?, lab.namespace("gw")?);
-        wire.plug("load", &outside, "out")?;
-        wire.plug("gw", &middle, "out")?;
-        outside.ip(&[format!("addr add {CLIENT_ADDRESS}/24 dev out")])?;
-        middle.ip(&[format!("addr add {OUTSIDE_ADDRESS}/24 dev out")])?;
-        let authority = Authority::new("Lab CA")?;
-        let own = authority.issue(GATEWAY_ID, KeyKind::EcdsaP256, &[])?;
-        let client = authority.issue(CLIENT_ID, KeyKind::EcdsaP256, &[])?;
-        let pem = authority.pem();
-        let settings = Settings {
-            local_id: GATEWAY_ID,
-            remote_id: CLIENT_ID,
-            credential: match method {
-                Method::PreSharedKey => Credential::PreSharedKey(SECRET),
-                Method::Ecdsa => Credential::Certificate { own: &own, authority: &pem },
-            },
-            ike_proposal: "aes128gcm16-prfsha256-x25519",
-            esp_proposal: "aes128gcm16",
-            local_selector: Some(PROTECTED),
-            remote_selector: None,
-            role: Role::Gateway { pool: POOL },
-            extra: "dos_protection = no\n  ikesa_table_size = 4096\n  ikesa_table_segments = 16",
-            log: Log::Nothing,
-        };
-        let charon = Charon::start(&lab, &middle, "gateway", &settings)?;
-        Ok(Self { outside, client, authority: pem, responder: Responder::StrongSwan(charon, lab) })
+        let gateway = Box::new(StrongSwanGateway::start(CLIENT_ID, method, Log::Nothing)?);
+        let outside = gateway.outside_host("load", 200)?;
+        let (client, authority) = (gateway.issue(CLIENT_ID)?, gateway.authority());
+        Ok(Self { outside, client, authority, responder: Responder::StrongSwan(gateway) })
     }
 
     fn cost(mut self, method: Method, sessions: usize) -> Result<Cost> {
         let secret = match &self.responder {
             Responder::Ours(cluster) => cluster.pre_shared_key(),
-            Responder::StrongSwan(..) => SECRET,
+            Responder::StrongSwan(_) => StrongSwanGateway::SECRET,
         };
         let settings = LoadSettings {
             local: CLIENT_ADDRESS,
@@ -145,7 +113,7 @@ impl Gateway {
     fn process(&mut self) -> Result<&mut Process> {
         match &mut self.responder {
             Responder::Ours(cluster) => cluster.node("n1")?.process().context("the gateway does not run"),
-            Responder::StrongSwan(charon, _) => Ok(charon.process()),
+            Responder::StrongSwan(gateway) => Ok(gateway.charon.process()),
         }
     }
 }
@@ -158,4 +126,3 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PEER: &str = "strongSwan";
 const CLIENT_ID: &str = "load.lab.test";
 const CLIENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 200);
-const SECRET: &str = "a secret of this bench";

@@ -13,10 +13,11 @@ pub(super) fn run() -> Result<Figures> {
     let mut figures = Figures::new("reference");
     let mut pair = StrongSwanPair::start()?;
     let address = pair.client.connect()?;
-    let _server = Server::start(&pair.inside, pair.server_address())?;
-    let before = pair.client.process().cpu_time() + pair.gateway.process().cpu_time();
-    let outcome = Download::start(&pair.outside, address, pair.server_address(), BYTES, Duration::ZERO)?.finish()?;
-    let cpu = pair.client.process().cpu_time() + pair.gateway.process().cpu_time() - before;
+    let web = pair.gateway.server_address(8080);
+    let _server = Server::start(&pair.gateway.inside, web)?;
+    let before = pair.client.process().cpu_time() + pair.gateway.charon.process().cpu_time();
+    let outcome = Download::start(&pair.outside, address, web, BYTES, Duration::ZERO)?.finish()?;
+    let cpu = pair.client.process().cpu_time() + pair.gateway.charon.process().cpu_time() - before;
     let gigabytes = BYTES as f64 / 1e9;
     figures.add("strongswan_throughput", gigabytes * 8.0 / outcome.took.as_secs_f64(), "Gbit/s", None);
     figures.add("strongswan_cpu_per_gb", cpu.as_secs_f64() / gigabytes, "s/GB", None);
