@@ -79,8 +79,9 @@ pub struct Member {
     /// Its name.
     pub name: String,
     /// How many work sets it owns.
-    #[serde(default)]
     pub sets: u32,
+    /// Whether it takes part in full, not as a learner.
+    pub full: bool,
 }
 
 /// A session, as its owner shows it.
@@ -92,9 +93,8 @@ pub struct Session {
     pub set: u16,
     /// The node that owns its home.
     pub owner: String,
-    /// Who the peer is.
-    #[serde(default)]
-    pub identity: String,
+    /// Who the peer is, once that is proven.
+    pub identity: Option<String>,
     /// The peer's inner address.
     #[serde(default)]
     pub inner_address: Option<IpAddr>,
@@ -110,6 +110,14 @@ pub struct Drain {
 #[derive(Deserialize)]
 struct Sessions {
     sessions: Vec<Session>,
+}
+
+impl View {
+    /// Whether the node `name` is a full member and owns work sets.
+    #[must_use]
+    pub fn has_at_work(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.name == name && member.full && member.sets > 0)
+    }
 }
 
 impl Cluster {
@@ -152,14 +160,18 @@ impl Cluster {
     /// They do not within `limit`, or a node ends.
     pub fn await_formed(&mut self, limit: Duration) -> Result<()> {
         let names: Vec<String> = self.nodes.iter().filter(|n| n.process.is_some()).map(|n| n.name.clone()).collect();
+        let is_single = self.nodes.len() == 1;
         for node in self.nodes.iter_mut().filter(|node| node.process.is_some()) {
             run::wait_for(&format!("{} to see all nodes at work", node.name), limit, || {
                 if let Err(error) = node.check_running() {
                     return Some(Err(error));
                 }
-                let view = node.status().ok()?.view?;
-                let works = |name: &String| view.members.iter().any(|m| m.name == *name && m.sets > 0);
-                (view.members.len() == names.len() && names.iter().all(works)).then_some(Ok(()))
+                let status = node.status().ok()?;
+                let sees_all = match status.view {
+                    Some(view) => names.iter().all(|name| view.has_at_work(name)),
+                    None => is_single && status.state == "alone",
+                };
+                sees_all.then_some(Ok(()))
             })
             .with_context(|| format!("the log of {} ends: {}", node.name, node.log_end()))??;
         }
@@ -243,8 +255,9 @@ impl Cluster {
     /// No running node knows such a session.
     pub fn owner_of(&self, identity: &str) -> Result<String> {
         let sessions = self.sessions();
-        let owner = sessions.iter().find(|session| session.identity.contains(identity)).map(|session| &session.owner);
-        owner.cloned().with_context(|| format!("none of {} sessions is of {identity}", sessions.len()))
+        let is_it = |session: &&Session| session.identity.as_ref().is_some_and(|name| name.contains(identity));
+        let owner = sessions.iter().find(is_it).map(|session| session.owner.clone());
+        owner.with_context(|| format!("none of {} sessions is of {identity}", sessions.len()))
     }
 
     /// The name of the master, as the first running node sees it.
