@@ -10,6 +10,7 @@
 )]
 
 mod dh;
+mod hash;
 mod iv;
 mod message;
 mod packet;
@@ -17,8 +18,12 @@ mod prf;
 mod signature;
 mod transform;
 
+pub use dh::{DhPrivate, InvalidPublic};
+pub use hash::{sha1, sha256};
 pub use iv::{Iv, IvSource, IvSpace};
+pub use message::MessageCipher;
 pub use packet::{CbcIvSource, KeyError, PacketError, PacketKey};
+pub use prf::PrfKey;
 pub use signature::{
     KeyKind, SIGNATURE_HASHES, SignatureError, SignatureScheme, SigningKey, verify, verify_ecdsa_p256_raw,
 };

@@ -71,6 +71,8 @@ labelled! {
         TsUnacceptable = "ts_unacceptable",
         /// The pool has no address.
         NoAddress = "no_address",
+        /// The peer did not ask for the address that it needs (FAILED_CP_REQUIRED).
+        ConfigurationRequired = "configuration_required",
         /// The fragment does not fit those before it, or is beyond the bounds.
         Fragment = "fragment",
         /// A rekey or delete of a child SA that does not exist.
@@ -99,6 +101,7 @@ impl Refusal {
             }
             Self::NoAdditionalSas => Some(35),
             Self::NoAddress => Some(36),
+            Self::ConfigurationRequired => Some(37),
             Self::TsUnacceptable => Some(38),
             Self::TemporaryFailure => Some(43),
             Self::ChildSaNotFound => Some(44),

@@ -35,11 +35,25 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions, clippy::panic)
 )]
 
+mod authenticate;
+mod child;
 mod config;
+mod core;
 mod counters;
+mod deadline;
 mod endpoint;
 mod fault;
+mod informational;
+mod init;
+mod keys;
+mod message;
 mod output;
+mod pending;
+mod receive;
+mod rekey_child;
+mod rekey_ike;
+mod sa;
+mod schedule;
 
 pub use config::{
     Config, Connection, EspProposal, IkeProposal, Lifetimes, LocalAuth, RemoteAuth, RemoteIdentity, RemoteSelectors,

@@ -202,6 +202,8 @@ pub enum Event {
         refusal: Refusal,
         /// Who it claimed to be, where that was readable.
         identity: Option<Identity>,
+        /// What is wrong with its certificate, if that is why.
+        certificate: Option<auth::x509::Refusal>,
     },
 }
 

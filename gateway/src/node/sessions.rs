@@ -52,9 +52,10 @@ impl Sessions {
                 info!(session = %hex(session), reason = reason.label(), "session closed");
             }
             // Anybody can cause these at any rate, so they stand at the level DEBUG and are counted.
-            Event::Refused { path, refusal, identity } => {
+            Event::Refused { path, refusal, identity, certificate } => {
                 let identity = identity.map(|identity| identity.to_string());
-                debug!(peer = %path.remote, refusal = refusal.label(), identity, "refused");
+                let certificate = certificate.map(|refusal| refusal.to_string());
+                debug!(peer = %path.remote, refusal = refusal.label(), identity, certificate, "refused");
             }
         }
     }
