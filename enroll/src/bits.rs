@@ -127,8 +127,12 @@ impl BitReader<'_> {
     /// Checks that what is left is the zero padding of the last line and nothing more.
     ///
     /// # Errors
-    /// A padding bit is set, or a whole line is left over: there would be a second text of one message.
+    /// A padding bit is set, a whole line is left over, or the last line is not whole: there would be a second text of
+    /// one message.
     pub(crate) fn finish(mut self) -> Result<(), Refusal> {
+        if !self.len.is_multiple_of(LINE_BITS) {
+            return Err(Refusal::Short);
+        }
         let left = self.len.saturating_sub(self.position);
         if left >= LINE_BITS {
             return Err(Refusal::Long);
@@ -183,6 +187,8 @@ mod tests {
         assert_eq!(reader.finish(), Err(Refusal::Padding));
         let message = MessageBits::new(&[Symbol::ZERO; 25]);
         assert_eq!(message.reader().finish(), Err(Refusal::Long));
+        let message = MessageBits::new(&[Symbol::ZERO; 26]);
+        assert_eq!(message.reader().finish(), Err(Refusal::Short), "a piece of a line");
         let mut reader = message.reader();
         reader.take(64).unwrap();
         assert_eq!(reader.take(62), Err(Refusal::Short));

@@ -15,11 +15,12 @@ pub fn pem_blocks(text: &str) -> Vec<Vec<u8>> {
         let Some((label, body)) = begun.split_once("-----").filter(|(label, _)| label.len() < LABEL_MAX) else {
             continue;
         };
-        if let Some((body, after)) = body.split_once("-----END") {
-            let ends_alike = after.split_once("-----").is_some_and(|(end, _)| words(end).eq(words(label)));
-            blocks.extend(decode(body).filter(|_| ends_alike));
-            rest = after;
-        }
+        let Some((body, after)) = body.split_once("-----END") else {
+            break;
+        };
+        let ends_alike = after.split_once("-----").is_some_and(|(end, _)| words(end).eq(words(label)));
+        blocks.extend(decode(body).filter(|_| ends_alike));
+        rest = after;
     }
     blocks
 }

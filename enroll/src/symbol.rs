@@ -24,12 +24,13 @@ impl Symbol {
     #[must_use]
     pub fn from_char(character: char) -> Option<Self> {
         let canonical = match character.to_ascii_uppercase() {
-            'I' | 'L' => '1',
-            'O' => '0',
-            'U' => 'V',
-            other => other,
+            'I' | 'L' => b'1',
+            'O' => b'0',
+            'U' => b'V',
+            other => u8::try_from(other).ok()?,
         };
-        let place = ALPHABET.iter().position(|&c| char::from(c) == canonical)?;
+        // The alphabet is in the order of ASCII.
+        let place = ALPHABET.binary_search(&canonical).ok()?;
         u8::try_from(place).ok().map(Self)
     }
 

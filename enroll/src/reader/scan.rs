@@ -98,6 +98,9 @@ fn of_region(region: &str) -> Vec<Vec<Option<Symbol>>> {
         if matches!(all.len().abs_diff(LINE), 0 | 1) {
             lengths.push(all.len());
         }
+        if all.len() > LONGEST {
+            break;
+        }
     }
     lengths.push(LINE);
     let mut texts: Vec<_> = lengths.into_iter().filter_map(|length| all.get(..length)).map(symbols).collect();
@@ -127,6 +130,8 @@ fn symbols(text: &str) -> Vec<Option<Symbol>> {
 
 /// Octets behind a line number within which its symbols stand.
 const REGION_MAX: usize = 400;
+/// Symbols of a line with a `?` between its groups; what is behind them cannot belong to it.
+const LONGEST: usize = LINE + GROUPS;
 /// White space between the number and its colon.
 const SPACES_MAX: usize = 3;
 /// Different candidates kept of one line number.

@@ -1,9 +1,11 @@
 //! The enrollment format from outside: the worked example, the independent model, damage, mails, threats, fuzz.
 
 mod damage;
+mod fuzz;
 mod mails;
 mod model;
 mod oracle;
 mod repairs;
 mod scene;
+mod threats;
 mod worked_example;
