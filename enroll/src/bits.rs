@@ -187,8 +187,8 @@ mod tests {
         assert_eq!(reader.finish(), Err(Refusal::Padding));
         let message = MessageBits::new(&[Symbol::ZERO; 25]);
         assert_eq!(message.reader().finish(), Err(Refusal::Long));
-        let message = MessageBits::new(&[Symbol::ZERO; 26]);
-        assert_eq!(message.reader().finish(), Err(Refusal::Short), "a piece of a line");
+        let piece = MessageBits::new(&[Symbol::ZERO; 26]);
+        assert_eq!(piece.reader().finish(), Err(Refusal::Short), "a piece of a line");
         let mut reader = message.reader();
         reader.take(64).unwrap();
         assert_eq!(reader.take(62), Err(Refusal::Short));
