@@ -28,6 +28,8 @@ pub struct Cluster {
     pub outside: Switch,
     /// What the cluster protects.
     pub inside: Switch,
+    /// The network between the nodes.
+    pub link: Switch,
     /// A host inside.
     pub server: Namespace,
     authority: Authority,
@@ -43,6 +45,15 @@ pub struct Node {
     cables: Vec<Cable>,
     directory: PathBuf,
     process: Option<Process>,
+}
+
+/// How a program ended that was meant to stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code, if no signal ended it.
+    pub code: Option<i32>,
+    /// All that it said.
+    pub said: String,
 }
 
 /// A strongSwan client and the namespace that it is in.
@@ -134,10 +145,10 @@ impl Cluster {
         let authority = Authority::new("Lab CA")?;
         let directory = lab.subdirectory("cluster")?;
         mount_bpffs()?;
-        let mut cluster = Self { nodes: Vec::new(), outside, inside, server, authority, directory, lab };
+        let mut cluster = Self { nodes: Vec::new(), outside, inside, link, server, authority, directory, lab };
         cluster.write_files(size)?;
         for number in 1..=size {
-            let node = cluster.build_node(number, size, &link)?;
+            let node = cluster.build_node(number, size)?;
             cluster.nodes.push(node);
         }
         Ok(cluster)
@@ -294,6 +305,23 @@ impl Cluster {
         &self.authority
     }
 
+    /// The configuration that all nodes share, and beside it all the files that it names.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.join("cluster.toml")
+    }
+
+    /// A namespace on the network between the nodes, with the address 10.255.0.`host`.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn link_host(&self, name: &str, host: u8) -> Result<Namespace> {
+        let namespace = self.lab.namespace(name)?;
+        self.link.plug(name, &namespace, "clu")?;
+        namespace.ip(&[format!("addr add {} dev clu", link_prefix(host))])?;
+        Ok(namespace)
+    }
+
     fn write_files(&self, size: u8) -> Result<()> {
         let gateway = self.authority.issue(GATEWAY_ID, KeyKind::EcdsaP256, &[])?;
         gateway.write(&self.directory.join("gateway.crt"), &self.directory.join("gateway.key"))?;
@@ -352,17 +380,17 @@ esp = ["aes128gcm16"]
 "#,
             name = self.lab.prefix()
         );
-        fs::write(self.directory.join("cluster.toml"), text)?;
+        fs::write(self.config_file(), text)?;
         Ok(())
     }
 
-    fn build_node(&self, number: u8, size: u8, link: &Switch) -> Result<Node> {
+    fn build_node(&self, number: u8, size: u8) -> Result<Node> {
         let name = format!("n{number}");
         let namespace = self.lab.namespace(&name)?;
         let cables = vec![
             self.outside.plug(&name, &namespace, "out")?,
             self.inside.plug(&name, &namespace, "in")?,
-            link.plug(&name, &namespace, "clu")?,
+            self.link.plug(&name, &namespace, "clu")?,
         ];
         let (outside, inside, cluster) =
             (outside_prefix(10 + number), inside_prefix(10 + number), link_prefix(10 + number));
@@ -392,8 +420,9 @@ esp = ["aes128gcm16"]
             run = directory.display(),
             pins = pins.display(),
         );
-        fs::write(directory.join("node.toml"), text)?;
-        Ok(Node { name, namespace, cables, directory, process: None })
+        let node = Node { name, namespace, cables, directory, process: None };
+        fs::write(node.config_file(), text)?;
+        Ok(node)
     }
 }
 
@@ -416,7 +445,7 @@ impl Node {
     /// It is not built, or ends at once.
     pub fn start(&mut self) -> Result<()> {
         let mut command = Command::new(gateway_program()?);
-        command.args(["run", "--config"]).arg(self.directory.join("node.toml"));
+        command.args(["run", "--config"]).arg(self.config_file());
         self.process = Some(Process::start(&self.namespace, &mut command, &self.log_file())?);
         let socket = self.socket();
         run::wait_for(&format!("{} to answer its operator", self.name), START_MAX, || {
@@ -425,6 +454,34 @@ impl Node {
             }
             (socket.exists() && self.status().is_ok()).then_some(Ok(()))
         })?
+    }
+
+    /// Runs the program through `wrapper`, such as `setpriv …`, until it ends by itself.
+    ///
+    /// # Errors
+    /// It still runs after 5 s.
+    pub fn run_to_end(&self, wrapper: &[&str]) -> Result<Ended> {
+        let program = gateway_program()?;
+        let mut command = match wrapper {
+            [] => Command::new(&program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&program);
+                command
+            }
+        };
+        command.args(["run", "--config"]).arg(self.config_file());
+        let log = self.directory.join("ended");
+        fs::write(&log, "")?;
+        let mut process = Process::start(&self.namespace, &mut command, &log)?;
+        let status = run::wait_for("the program to end by itself", Duration::from_secs(5), || process.status())?;
+        Ok(Ended { code: status.code(), said: process.said() })
+    }
+
+    /// Its bootstrap file.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.join("node.toml")
     }
 
     /// The running program, if it runs.

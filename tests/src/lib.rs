@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod demo;
 pub mod echo;
 pub mod figures;
+pub mod hostile;
 pub mod http;
 mod interrupt;
 mod lab;

@@ -158,6 +158,35 @@ impl Shared {
     }
 }
 
+/// A socket that hears all ports of a switch, for those who want the datagrams themselves.
+pub struct Tap {
+    capture: Capture,
+}
+
+impl Tap {
+    /// Starts to listen to all ports that `switch` has now.
+    ///
+    /// # Errors
+    /// The packet socket cannot be opened.
+    pub fn open(switch: &Switch) -> Result<Self> {
+        Ok(Self { capture: Capture::open(switch.namespace())? })
+    }
+
+    /// The next UDP datagram over IPv4: its destination port and what it carries. `None` once nothing is left.
+    ///
+    /// # Errors
+    /// The packet socket failed.
+    pub fn next_udp(&mut self) -> Result<Option<(u16, Vec<u8>)>> {
+        while let Some(frame) = self.capture.next()? {
+            if let Ok(Some((port, payload))) = frame::read_udp(frame.bytes) {
+                let wagon = frame.segment.map_or(payload.len(), usize::from).min(payload.len());
+                return Ok(Some((port, payload.get(..wagon).unwrap_or_default().to_vec())));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Judges until told to stop, and then on until nothing is left to receive.
 fn watch(mut capture: Capture, shared: &Shared) -> Result<()> {
     loop {

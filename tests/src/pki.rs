@@ -39,11 +39,26 @@ impl Authority {
     /// # Errors
     /// `name` is no DNS name, or this build cannot make such a key.
     pub fn issue(&self, name: &str, key: KeyKind, addresses: &[IpAddr]) -> Result<Certificate> {
+        self.issue_from(name, key, addresses, OffsetDateTime::now_utc() - Duration::days(1))
+    }
+
+    /// As [`issue`](Self::issue), valid for 30 days from `start` on.
+    ///
+    /// # Errors
+    /// As [`issue`](Self::issue).
+    pub fn issue_from(
+        &self,
+        name: &str,
+        key: KeyKind,
+        addresses: &[IpAddr],
+        start: OffsetDateTime,
+    ) -> Result<Certificate> {
         let key = match key {
             KeyKind::EcdsaP256 => KeyPair::generate()?,
             KeyKind::Rsa2048 => KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?,
         };
         let mut params = parameters(name)?;
+        (params.not_before, params.not_after) = (start, start + Duration::days(30));
         params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -61,6 +61,24 @@ pub(super) fn read(frame: &[u8], segment: Option<u16>, mut found: impl FnMut(Pac
     read_ethernet(frame, segment.map(usize::from), &mut found).ok();
 }
 
+/// Reads a frame with a whole UDP datagram in it: its destination port and its payload.
+pub(super) fn read_udp(frame: &[u8]) -> Result<Option<(u16, &[u8])>, DecodeError> {
+    let mut r = Reader::new(frame);
+    r.bytes("addresses", 12)?;
+    if r.u16("EtherType")? != ETHERTYPE_IPV4 {
+        return Ok(None);
+    }
+    let (header, payload) = read_ipv4(&mut r)?;
+    if header.protocol != PROTOCOL_UDP || !header.is_first_fragment {
+        return Ok(None);
+    }
+    let mut r = Reader::new(payload);
+    r.u16("source port")?;
+    let port = r.u16("destination port")?;
+    r.u32("length and checksum")?;
+    Ok(Some((port, r.take_rest())))
+}
+
 fn read_ethernet(frame: &[u8], segment: Option<usize>, found: &mut impl FnMut(Packet)) -> Result<(), DecodeError> {
     let mut r = Reader::new(frame);
     r.bytes("addresses", 12)?;
