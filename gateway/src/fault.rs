@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::dispatch::DispatchError;
 
 /// Something about the machine that an operator must put right.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +34,7 @@ pub enum Machine {
         /// The port.
         port: u16,
     },
-    /// The kernel cannot run BPF programs.
-    #[error(
-        "the kernel cannot run the dispatch program ({0}); it needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF"
-    )]
-    Bpf(
-        /// What the kernel said.
-        String,
-    ),
+
     /// An interface does not exist.
     #[error("there is no network interface {0:?}; name one that `ip link` shows in node.toml")]
     Interface(
@@ -79,7 +73,7 @@ pub fn sentence(error: &anyhow::Error) -> String {
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
         ExitCode::from(3)
-    } else if error.is::<Machine>() {
+    } else if error.is::<Machine>() || error.is::<DispatchError>() {
         ExitCode::from(4)
     } else {
         ExitCode::FAILURE

@@ -1,6 +1,6 @@
 //! Logs: text or JSON on standard error, at a level that can be changed while the node runs.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
@@ -65,7 +65,9 @@ impl Handle {
 pub fn start(level: Level, format: Format) -> Handle {
     let (filter, handle) = reload::Layer::new(LevelFilter::from(level));
     let lines = match format {
-        Format::Text => fmt::layer().with_writer(io::stderr).with_target(false).boxed(),
+        Format::Text => {
+            fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).with_target(false).boxed()
+        }
         Format::Json => fmt::layer().json().flatten_event(true).with_writer(io::stderr).with_target(false).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).init();

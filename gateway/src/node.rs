@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use cluster::membership::Act;
 use ike::RemoteSelectors;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
+use tracing::info;
 use wire::Prefix;
 
 use self::driver::{Ask, Driver, Inputs};
@@ -20,8 +21,11 @@ use crate::api::{self, DrainReport, SessionEntry, Shared, Socket, Status};
 use crate::config::{Cluster, ConfigError, Node};
 use crate::datapath::{self, Datapath, DatapathConfig};
 use crate::fault::Machine;
+use crate::link::{self, ClusterLink};
 use crate::logs;
+use crate::replicated::inner::InnerPrefixes;
 
+mod clustered;
 mod driver;
 mod machine;
 mod pool;
@@ -114,18 +118,33 @@ fn check_certificates(cluster: &Cluster) -> anyhow::Result<()> {
 async fn serve(node: Node, cluster: Cluster, logs: logs::Handle) -> anyhow::Result<()> {
     let cluster = Arc::new(cluster);
     let mut socket = Socket::bind(&node.run_directory)?;
-    // Dropped in reverse order: first the datapath falls silent, then its addresses and settings go.
-    let _settings = Settings::apply(&node, !cluster.members.is_empty());
-    let _outside = SharedAddress::add(cluster.outside.address)?;
-    let _inside = cluster.inside.map(|inside| SharedAddress::add(inside.address)).transpose()?;
+    // Before the shared addresses are there, so that the kernel never answers for them by itself.
+    let dispatch = match &node.membership {
+        Some(_) => Some(Arc::new(clustered::attach(&node, &cluster)?)),
+        None => None,
+    };
+    let settings = dispatch.is_none().then(|| Settings::apply(&node));
+    let addresses = [Some(cluster.outside), cluster.inside].into_iter().flatten();
+    let shared = addresses.map(|shared| SharedAddress::add(shared.address)).collect::<anyhow::Result<Vec<_>>>()?;
     let (events, sink) = Feed::new();
     let datapath = Arc::new(Datapath::start(&datapath_config(&node, &cluster), sink)?);
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| anyhow!("the kernel gives no random octets: {error}"))?;
-    let mut driver = Driver::new(&node.name, Arc::clone(&cluster), Arc::clone(&datapath), seed);
-    driver.own_all();
+    let inner = Arc::new(Mutex::new(InnerPrefixes::default()));
+    let mut driver = Driver::new(&node.name, Arc::clone(&cluster), Arc::clone(&datapath), Arc::clone(&inner), seed);
+    let (tell, told) = mpsc::unbounded_channel();
+    let link = match (&node.membership, &dispatch) {
+        (Some(membership), Some(dispatch)) => {
+            Some(clustered::join(&node, membership, &cluster, dispatch, &datapath, &inner, tell.clone())?)
+        }
+        (Some(_) | None, _) => None,
+    };
+    match &link {
+        Some(link) => driver.join(link.handle()),
+        None => driver.own_all(),
+    }
     let (asks, asked) = mpsc::channel(ASKS_MAX);
-    let control = Control { node: node.name.clone().into(), asks };
+    let control = Control { node: node.name.clone().into(), asks, link: link.as_ref().map(ClusterLink::handle) };
     socket.serve(api::router(Shared { control: control.clone(), logs }));
     info!(
         node = node.name,
@@ -137,8 +156,18 @@ async fn serve(node: Node, cluster: Cluster, logs: logs::Handle) -> anyhow::Resu
         "node up"
     );
     let stopping = tokio::spawn(stop_on_signal(control));
-    let outcome = driver.run(Inputs { datagrams: events.datagrams, events: events.events, asks: asked }).await;
+    let outcome =
+        driver.run(Inputs { datagrams: events.datagrams, events: events.events, asks: asked, cluster: told }).await;
     stopping.abort();
+    // In this order: the others hear the goodbye, no packet moves any more, the addresses go, and last the filter.
+    drop(link);
+    drop(datapath);
+    drop(shared);
+    if let Some(dispatch) = dispatch.and_then(Arc::into_inner) {
+        dispatch.detach().context("take the filter off the interfaces")?;
+    }
+    drop(settings);
+    drop(tell);
     info!(lost = events.lost.load(Ordering::Relaxed), "node down");
     outcome
 }
@@ -217,6 +246,7 @@ impl Feed {
 pub struct Control {
     node: Arc<str>,
     asks: mpsc::Sender<Ask>,
+    link: Option<link::Handle>,
 }
 
 impl Control {
@@ -257,8 +287,26 @@ impl Control {
     /// # Errors
     /// There is no such node, or nobody who could take its work.
     pub async fn drain(&self, name: &str) -> anyhow::Result<DrainReport> {
-        warn!(node = name, "a drain was asked for");
-        anyhow::bail!("node {} runs alone: there is no other node that could take the work of {name}", self.node)
+        let Some(link) = &self.link else {
+            anyhow::bail!("node {} runs alone: there is no other node that could take the work of {name}", self.node);
+        };
+        let before = owned_by(link, name).unwrap_or(0);
+        link.act(name, Act::Drain).await?;
+        let give_up = tokio::time::Instant::now() + DRAIN_MAX;
+        loop {
+            tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+            // A node that has left the view owns nothing.
+            let left = owned_by(link, name).unwrap_or(0);
+            if left == 0 {
+                return Ok(DrainReport { node: name.to_owned(), moved_sets: before, left_sets: 0 });
+            }
+            if tokio::time::Instant::now() > give_up {
+                anyhow::bail!(
+                    "node {name} still owns {left} of {before} work sets after {} s; it goes on, look at `cryptocluster status`",
+                    DRAIN_MAX.as_secs()
+                );
+            }
+        }
     }
 
     /// Gives a drained node work again.
@@ -266,7 +314,11 @@ impl Control {
     /// # Errors
     /// There is no such node.
     pub async fn undrain(&self, name: &str) -> anyhow::Result<DrainReport> {
-        anyhow::bail!("node {} runs alone: {name} was never drained", self.node)
+        let Some(link) = &self.link else {
+            anyhow::bail!("node {} runs alone: {name} was never drained", self.node);
+        };
+        link.act(name, Act::Undrain).await?;
+        Ok(DrainReport { node: name.to_owned(), moved_sets: 0, left_sets: owned_by(link, name).unwrap_or(0) })
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> anyhow::Result<T> {
@@ -276,6 +328,18 @@ impl Control {
     }
 }
 
+/// Work sets that a member owns; `None` if it is in no view.
+fn owned_by(link: &link::Handle, name: &str) -> Option<usize> {
+    let report = link.status().report;
+    let (view, table) = (report.view?, report.table?);
+    let slot = view.members().iter().find(|member| member.identity.name.as_str() == name)?.slot;
+    Some(table.iter().filter(|(_, assignment)| assignment.owner == slot).count())
+}
+
+/// A drain takes no longer.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// How often a drain looks whether it is finished: the link reports that often.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Threads of the control plane: one for the driver, one for the API and whatever signs.
 const CONTROL_THREADS: usize = 2;
 /// IKE datagrams that may wait for the driver: what it handles in some 50 ms.

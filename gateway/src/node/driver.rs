@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use auth::Identity;
@@ -13,7 +13,7 @@ use esp::{InboundEdges, Initial, LEASE_MIN, OutboundLease, Start};
 use ike::{ChildSa, Endpoint, NoAddress, Output, Path, RequestId, Role, SignError};
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
-use wire::{Change, CommitId, Record, RecordId, RecordKind, Spi, Tenure, Time, UnknownFields, WorkSet};
+use wire::{Change, CommitId, Prefix, Record, RecordId, RecordKind, Spi, Tenure, Time, UnknownFields, WorkSet};
 
 use super::pool::Pool;
 use super::replicas::{Held, Waiting};
@@ -21,12 +21,20 @@ use super::sessions::Sessions;
 use super::wall_time;
 use crate::config::Cluster;
 use crate::datapath::{self, Datapath, SaPair};
+use crate::link;
 use crate::link::realtime::thread::boot_time;
+use crate::replicated::inner::InnerPrefixes;
+use crate::replicated::words::Stray;
 
+mod addresses;
 mod ask;
+mod moves;
 mod outputs;
 
 pub(super) use ask::Ask;
+
+use addresses::Questions;
+use moves::{Incoming, Stopped};
 
 /// The state behind everything that a peer sees of this node.
 pub(super) struct Driver {
@@ -41,21 +49,35 @@ pub(super) struct Driver {
     last_commit: CommitId,
     children: HashMap<Spi, Child>,
     edges: HashMap<WorkSet, InboundEdges>,
+    /// How many pairs of each set carry an inner prefix.
+    carried: HashMap<(WorkSet, Prefix), usize>,
     pools: BTreeMap<String, Pool>,
+    questions: Questions,
     sessions: Sessions,
-    signatures: mpsc::UnboundedSender<Signed>,
-    signed: Option<mpsc::UnboundedReceiver<Signed>>,
+    answers: mpsc::UnboundedSender<Answer>,
+    answered: Option<mpsc::UnboundedReceiver<Answer>>,
+    /// The other nodes; `None` if this one runs alone.
+    link: Option<link::Handle>,
+    view: Option<link::CurrentView>,
+    inner: Arc<Mutex<InnerPrefixes>>,
+    /// Sets that were handed over to this node and are not its own yet.
+    incoming: HashMap<WorkSet, Incoming>,
+    /// Sets that went, until packets on their way through this node are gone, too.
+    outgoing: Vec<(Time, WorkSet)>,
     started: Time,
 }
 
 /// A pair of ESP SAs that is installed or about to be.
 struct Child {
     initial: Initial,
-    inner: Option<IpAddr>,
 }
 
-/// What a signing thread answers.
-type Signed = (RequestId, Result<Vec<u8>, SignError>);
+/// What a thread answers that did something which takes too long for this task.
+enum Answer {
+    Signed(RequestId, Result<Vec<u8>, SignError>),
+    Stopped(Stopped),
+    Held(WorkSet, anyhow::Result<()>),
+}
 
 /// What the driver listens to.
 pub(super) struct Inputs {
@@ -65,33 +87,43 @@ pub(super) struct Inputs {
     pub(super) events: mpsc::UnboundedReceiver<datapath::Event>,
     /// Questions of the operator.
     pub(super) asks: mpsc::Receiver<Ask>,
+    /// What the cluster link tells; silent if the node runs alone.
+    pub(super) cluster: mpsc::UnboundedReceiver<link::Event>,
 }
 
 impl Driver {
     /// Starts without a work set.
-    pub(super) fn new(name: &str, cluster: Arc<Cluster>, datapath: Arc<Datapath>, seed: [u8; 32]) -> Self {
+    pub(super) fn new(
+        name: &str,
+        cluster: Arc<Cluster>,
+        datapath: Arc<Datapath>,
+        inner: Arc<Mutex<InnerPrefixes>>,
+        seed: [u8; 32],
+    ) -> Self {
         let endpoint = Endpoint::new(Arc::clone(&cluster.ike), seed);
-        let mut key = [0; 16];
-        for (octet, secret) in key.iter_mut().zip(cluster.secrets.dispatch.expose()) {
-            *octet = *secret;
-        }
-        let reserved: Vec<IpAddr> = cluster.inside.iter().map(|inside| inside.address).collect();
-        let pools = cluster.pools.iter().map(|pool| (pool.name.clone(), Pool::new(pool, reserved.clone()))).collect();
-        let (signatures, signed) = mpsc::unbounded_channel();
+        let pools = cluster.pools.iter().map(|pool| (pool.name.clone(), Pool::new(pool, reserved(&cluster)))).collect();
+        let (answers, answered) = mpsc::unbounded_channel();
         Self {
             name: name.to_owned(),
             endpoint,
             datapath,
-            hash: HashKey::new(key),
+            hash: hash_key(&cluster),
             tenures: HashMap::new(),
             waiting: Waiting::default(),
             last_commit: CommitId::default(),
             children: HashMap::new(),
             edges: HashMap::new(),
+            carried: HashMap::new(),
             pools,
+            questions: Questions::default(),
             sessions: Sessions::default(),
-            signatures,
-            signed: Some(signed),
+            answers,
+            answered: Some(answered),
+            link: None,
+            view: None,
+            inner,
+            incoming: HashMap::new(),
+            outgoing: Vec::new(),
             started: boot_time(),
             cluster,
         }
@@ -107,29 +139,39 @@ impl Driver {
         }
     }
 
+    /// Works for the sets that the cluster gives it.
+    pub(super) fn join(&mut self, link: link::Handle) {
+        self.link = Some(link);
+    }
+
     /// Works until the API asks it to stop or a worker has failed.
     ///
     /// # Errors
     /// The datapath cannot go on.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
-        let Some(mut signed) = self.signed.take() else {
+        let Some(mut answered) = self.answered.take() else {
             anyhow::bail!("the driver was started twice");
         };
         self.endpoint.set_wall_clock(boot_time(), wall_time());
         let mut wall_clock = tokio::time::interval(WALL_CLOCK_EVERY);
         loop {
-            let due = self.endpoint.poll_timeout().map(|at| at.since(boot_time()));
+            let due = self.poll_timeout().map(|at| at.since(boot_time()));
             tokio::select! {
                 biased;
+                Some(event) = inputs.cluster.recv() => {
+                    self.on_link(event);
+                    while let Ok(event) = inputs.cluster.try_recv() {
+                        self.carry_out();
+                        self.on_link(event);
+                    }
+                }
                 Some(event) = inputs.events.recv() => {
                     self.on_event(event)?;
                     while let Ok(event) = inputs.events.try_recv() {
                         self.on_event(event)?;
                     }
                 }
-                Some((request, signature)) = signed.recv() => {
-                    self.endpoint.handle_signature(boot_time(), request, signature);
-                }
+                Some(answer) = answered.recv() => self.on_answer(answer),
                 Some(ask) = inputs.asks.recv() => {
                     if self.on_ask(ask).is_break() {
                         return Ok(());
@@ -145,7 +187,7 @@ impl Driver {
                     }
                 }
                 () = tokio::time::sleep(due.unwrap_or(IDLE_MAX)), if due.is_some() => {
-                    self.endpoint.handle_timeout(boot_time());
+                    self.handle_timeout(boot_time());
                 }
                 _ = wall_clock.tick() => {
                     self.endpoint.set_wall_clock(boot_time(), wall_time());
@@ -155,23 +197,48 @@ impl Driver {
         }
     }
 
+    fn poll_timeout(&self) -> Option<Time> {
+        let outgoing = self.outgoing.iter().map(|(at, _)| *at).min();
+        [self.endpoint.poll_timeout(), self.questions.poll_timeout(), outgoing].into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.endpoint.handle_timeout(now);
+        self.repeat_questions(now);
+        self.forget_outgoing(now);
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Signed(request, signature) => self.endpoint.handle_signature(boot_time(), request, signature),
+            Answer::Stopped(stopped) => self.on_stopped(stopped),
+            Answer::Held(set, outcome) => self.on_held(set, outcome),
+        }
+    }
+
     fn on_event(&mut self, event: datapath::Event) -> anyhow::Result<()> {
         let now = boot_time();
         match event {
             datapath::Event::Ike { path, datagram } => {
                 if let Some(home) = self.home_of(path, &datagram) {
-                    self.endpoint.handle_datagram(now, path, home, &datagram);
+                    if self.endpoint.owns(home) {
+                        self.endpoint.handle_datagram(now, path, home, &datagram);
+                    } else {
+                        self.hand_on(home, &Stray::ike(path, datagram));
+                    }
                 }
             }
             datapath::Event::LeaseLow { spi_in, edge } => self.extend_lease(spi_in, edge),
             datapath::Event::PathChanged { spi_in, path } => self.endpoint.handle_path_change(now, spi_in, path),
             datapath::Event::Exhausted { spi_in } => self.endpoint.handle_exhaustion(now, spi_in),
             datapath::Event::InboundEdges(edges) => self.store_inbound_edges(&edges),
-            datapath::Event::UnknownSpi { spi, path, .. } => {
-                debug!(%spi, from = %path.remote, "ESP for an SA that is not here");
+            datapath::Event::UnknownSpi { spi, path, datagram } => {
+                self.hand_on(spi.work_set(), &Stray::esp(path, datagram));
             }
             datapath::Event::UnknownDestination { packet } => {
-                debug!(octets = packet.len(), "no SA leads to an inner packet's destination");
+                if let Some(home) = self.home_of_inner(&packet) {
+                    self.hand_on(home, &Stray::inner(packet));
+                }
             }
             datapath::Event::WorkerFailed { worker, error } => {
                 error!(worker, error, "a datapath worker has failed");
@@ -196,16 +263,39 @@ impl Driver {
     }
 
     /// Stores a change and returns the number under which replication took it.
-    fn put(&mut self, _id: RecordId, _change: Change) -> CommitId {
+    fn put(&mut self, id: RecordId, change: Change) -> CommitId {
         self.last_commit = CommitId(self.last_commit.0.saturating_add(1));
+        if let Some(link) = &self.link {
+            link.put(ENGINE, self.last_commit, id, change);
+        }
         self.last_commit
     }
 
     /// A node that runs alone holds everything at once.
     fn commit_alone(&mut self) {
-        for held in self.waiting.release(self.last_commit) {
+        if self.link.is_none() {
+            self.on_committed(self.last_commit);
+        }
+    }
+
+    fn on_committed(&mut self, commit: CommitId) {
+        for held in self.waiting.release(commit) {
             self.let_go(held);
         }
+    }
+
+    /// Sends what another node must handle to it. A node that runs alone has nobody to send it to.
+    fn hand_on(&self, home: WorkSet, stray: &Stray) {
+        if let Some(link) = &self.link
+            && !self.tenures.contains_key(&home)
+        {
+            link.hand_on(home, stray.to_bytes().into());
+        }
+    }
+
+    fn home_of_inner(&self, packet: &[u8]) -> Option<WorkSet> {
+        let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).home(IpAddr::from(destination))
     }
 
     fn extend_lease(&mut self, spi_in: Spi, edge: u64) {
@@ -213,7 +303,7 @@ impl Driver {
             return;
         }
         let commit = self.put_lease(spi_in, edge);
-        self.hold(commit, Held::Extend { spi_in, edge });
+        self.hold(commit, spi_in.work_set(), Held::Extend { spi_in, edge });
     }
 
     fn put_lease(&mut self, spi_in: Spi, edge: u64) -> CommitId {
@@ -244,8 +334,8 @@ impl Driver {
         }
     }
 
-    fn hold(&mut self, commit: CommitId, what: Held) {
-        if let Some(now) = self.waiting.hold(commit, what) {
+    fn hold(&mut self, commit: CommitId, set: WorkSet, what: Held) {
+        if let Some(now) = self.waiting.hold(commit, set, what) {
             self.let_go(now);
         }
     }
@@ -268,14 +358,40 @@ impl Driver {
                 }
             }
             Held::Extend { spi_in, edge } => self.datapath.extend_lease(spi_in, edge),
+            Held::Address { request, address } => {
+                self.endpoint.handle_address(boot_time(), request, Ok(address));
+                self.carry_out();
+            }
+            Held::Say { to, word } => {
+                if let Some(link) = &self.link {
+                    link.say(to, word);
+                }
+            }
         }
     }
+}
+
+/// The key of the dispatch hash, the same in the kernel and on all nodes.
+pub(super) fn hash_key(cluster: &Cluster) -> HashKey {
+    let mut key = [0; 16];
+    for (octet, secret) in key.iter_mut().zip(cluster.secrets.dispatch.expose()) {
+        *octet = *secret;
+    }
+    HashKey::new(key)
+}
+
+/// Addresses that no pool gives.
+fn reserved(cluster: &Cluster) -> Vec<IpAddr> {
+    let own = [Some(cluster.outside), cluster.inside].into_iter().flatten().map(|shared| shared.address);
+    own.chain(cluster.members.iter().flat_map(|member| [member.outside, member.inside])).collect()
 }
 
 fn esp_record(kind: RecordKind, spi_in: Spi) -> RecordId {
     RecordId { set: spi_in.work_set(), kind, key: u128::from(spi_in.0) }
 }
 
+/// The driver is the one source of records in this process.
+const ENGINE: link::Engine = link::Engine(0);
 /// How often the IKE engine is told the time of day, which somebody may set.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(30);
 /// Sleep without a deadline.

@@ -133,18 +133,15 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Forwards packets, keeps quiet about where they come from, and lets the dispatch program alone answer ARP for the
-    /// shared addresses.
-    pub(super) fn apply(node: &Node, clustered: bool) -> Self {
+    /// Lets a node that runs alone forward packets, and its kernel answer for the shared addresses on lo. A member of a
+    /// cluster leaves all that to the dispatch program.
+    pub(super) fn apply(node: &Node) -> Self {
         let mut settings = Self::default();
         settings.set("ip_forward", "1");
         for interface in [&node.outside.name, &node.inside.name] {
             settings.set(&format!("conf/{interface}/send_redirects"), "0");
             // Announce the interface's own address, never the shared one.
             settings.set(&format!("conf/{interface}/arp_announce"), "2");
-            if clustered {
-                settings.set(&format!("conf/{interface}/arp_ignore"), "1");
-            }
         }
         settings
     }

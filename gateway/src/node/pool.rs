@@ -50,17 +50,20 @@ impl Pool {
     }
 
     /// Notes an address that was given by an owner before this one.
-    pub(super) fn note_given(&mut self, given: IpAddr, identity: &Identity) {
+    pub(super) fn note_given(&mut self, given: IpAddr, identity: &Identity, in_use: bool) {
         if let Some(index) = self.index(given) {
             self.note(index, identity);
+            if !in_use {
+                self.give_back(given);
+            }
         }
     }
 
-    /// Takes an address back. Its identity keeps the first claim to it.
-    pub(super) fn give_back(&mut self, returned: IpAddr) {
-        if let Some(given) = self.index(returned).and_then(|index| self.given.get_mut(&index)) {
-            given.in_use = false;
-        }
+    /// Takes an address back and returns whose it was, who keeps the first claim to it; `None` if it was not given.
+    pub(super) fn give_back(&mut self, returned: IpAddr) -> Option<Identity> {
+        let given = self.index(returned).and_then(|index| self.given.get_mut(&index)).filter(|given| given.in_use)?;
+        given.in_use = false;
+        Some(given.identity.clone())
     }
 
     /// How many are in use, and how many there are.
@@ -155,8 +158,10 @@ mod tests {
     #[test]
     fn an_address_noted_from_an_owner_before_is_not_given_again() {
         let mut pool = pool("10.2.0.0/29", &[]);
-        pool.note_given("10.2.0.1".parse().unwrap(), &"a".parse().unwrap());
+        pool.note_given("10.2.0.1".parse().unwrap(), &"a".parse().unwrap(), true);
         assert_eq!(take(&mut pool, "b", None).as_deref(), Some("10.2.0.2"));
-        pool.note_given("192.0.2.1".parse().unwrap(), &"a".parse().unwrap());
+        pool.note_given("10.2.0.3".parse().unwrap(), &"c".parse().unwrap(), false);
+        assert_eq!(take(&mut pool, "c", None).as_deref(), Some("10.2.0.3"), "c keeps its claim");
+        pool.note_given("192.0.2.1".parse().unwrap(), &"a".parse().unwrap(), true);
     }
 }

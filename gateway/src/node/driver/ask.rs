@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::api::{SessionEntry, Status};
+use crate::api::{MemberStatus, SessionEntry, Status, ViewStatus};
 
 /// What the API asks of the driver.
 #[derive(Debug)]
@@ -86,6 +86,50 @@ impl Driver {
             .collect()
     }
 
+    fn state(&self, now: Time) -> &'static str {
+        let (Some(link), Some(current)) = (&self.link, &self.view) else {
+            return if self.link.is_some() { "joining" } else { "alone" };
+        };
+        let full = current.view.full().contains(current.own);
+        match (full, link.status().lease_until > now) {
+            (false, _) => "learner",
+            (true, true) => "member",
+            (true, false) => "silent",
+        }
+    }
+
+    fn view_status(&self) -> Option<ViewStatus> {
+        let current = self.view.as_ref()?;
+        let table = self.link.as_ref()?.status().report.table;
+        let owned = |slot| {
+            table.as_ref().map_or(0, |table| table.iter().filter(|(_, assignment)| assignment.owner == slot).count())
+        };
+        let members = current.view.members().iter().map(|member| MemberStatus {
+            name: member.identity.name.as_str().to_owned(),
+            slot: member.slot.number(),
+            sets: owned(member.slot),
+            full: current.view.full().contains(member.slot),
+        });
+        let master = current.view.member(current.view.master());
+        Some(ViewStatus {
+            number: format!("{:?}", current.view.id()),
+            master: master.map_or_else(String::new, |member| member.identity.name.as_str().to_owned()),
+            members: members.collect(),
+        })
+    }
+
+    /// Work sets whose owner is in no view, as this node sees it.
+    fn unowned(&self) -> usize {
+        let Some(link) = &self.link else { return WorkSet::COUNT.saturating_sub(self.tenures.len()) };
+        let report = link.status().report;
+        match (report.view, report.table) {
+            (Some(view), Some(table)) => {
+                table.iter().filter(|(_, assignment)| view.member(assignment.owner).is_none()).count()
+            }
+            (_, None) | (None, _) => WorkSet::COUNT,
+        }
+    }
+
     fn status(&self, now: Time) -> Status {
         let mut counters: BTreeMap<String, u64> = BTreeMap::new();
         let ike = self.endpoint.counters();
@@ -119,9 +163,9 @@ impl Driver {
             cluster: self.cluster.name.clone(),
             config_version: self.cluster.version,
             config_hash: self.cluster.hash.to_string(),
-            state: "alone".to_owned(),
-            view: None,
-            unowned: WorkSet::COUNT.saturating_sub(self.tenures.len()),
+            state: self.state(now).to_owned(),
+            view: self.view_status(),
+            unowned: self.unowned(),
             sessions: self.endpoint.sessions(now).count(),
             uptime_s: now.since(self.started).as_secs(),
             counters,

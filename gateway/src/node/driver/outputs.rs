@@ -1,6 +1,7 @@
 //! What the IKE engine asks for, carried out in its order.
 
 use super::*;
+use crate::replicated::inner;
 
 impl Driver {
     /// Carries out everything that the engine wants, answers included.
@@ -16,13 +17,13 @@ impl Driver {
             Output::Transmit { path, datagram, after } => {
                 let held = Held::Transmit { path, datagram };
                 match after.and_then(|after| self.waiting.translate(after)) {
-                    Some(commit) => self.hold(commit, held),
+                    Some((commit, set)) => self.hold(commit, set, held),
                     None => self.let_go(held),
                 }
             }
             Output::Store { id, change, commit } => {
                 let replication = self.put(id, change);
-                self.waiting.note(commit, replication);
+                self.waiting.note(commit, replication, id.set);
             }
             Output::InstallChild(child) => self.on_install(*child),
             Output::RemoveChild { spi_in, reason } => {
@@ -31,12 +32,16 @@ impl Driver {
             }
             Output::MovePath { spi_in, path } => self.on_move(spi_in, path),
             Output::RequestAddress { request, pool, identity, previous, home } => {
-                let address = self.take_address(&pool, &identity, previous, home);
-                self.endpoint.handle_address(boot_time(), request, address);
+                self.take_address(request, pool, identity, previous, home);
             }
-            Output::ReleaseAddress { pool, address } => self.release_address(&pool, address),
+            Output::ReleaseAddress { pool, address } => self.give_back(pool, address),
             Output::Sign { request, key, scheme, message } => self.sign(request, &key, scheme, message),
-            Output::Event(event) => self.sessions.on_event(boot_time(), event),
+            Output::Event(event) => {
+                if let ike::Event::Up { session, identity, initial_contact: true, .. } = &event {
+                    self.supersede(identity, *session);
+                }
+                self.sessions.on_event(boot_time(), event);
+            }
         }
     }
 
@@ -47,21 +52,46 @@ impl Driver {
             error!(spi_in = %child.spi_in, "a pair of ESP SAs of a work set that is not ours");
             return;
         };
-        let inner = child.inner_address;
         let initial = initial_of(child, tenure);
         let spi_in = initial.spi_in;
         let edge = LEASE_MIN.saturating_add(1);
+        for prefix in prefixes(&initial) {
+            if self.carry(set, prefix) {
+                self.put(inner::record(set, prefix), Change::Put(Box::default()));
+            }
+        }
         self.put(esp_record(RecordKind::ESP_INITIAL, spi_in), Change::Put(initial.to_bytes()));
         let commit = self.put_lease(spi_in, edge);
-        self.children.insert(spi_in, Child { initial: initial.clone(), inner });
-        self.hold(commit, Held::Install(Box::new(SaPair { initial, tenure, start: Start::New { edge } })));
+        self.children.insert(spi_in, Child { initial: initial.clone() });
+        self.hold(commit, set, Held::Install(Box::new(SaPair { initial, tenure, start: Start::New { edge } })));
+    }
+
+    /// Counts one more pair that carries the prefix; whether it is the first.
+    pub(super) fn carry(&mut self, set: WorkSet, prefix: Prefix) -> bool {
+        let pairs = self.carried.entry((set, prefix)).or_default();
+        *pairs += 1;
+        *pairs == 1
+    }
+
+    /// Counts one pair less; whether it was the last.
+    fn drop_carried(&mut self, set: WorkSet, prefix: Prefix) -> bool {
+        let Some(pairs) = self.carried.get_mut(&(set, prefix)) else { return false };
+        *pairs = pairs.saturating_sub(1);
+        if *pairs > 0 {
+            return false;
+        }
+        self.carried.remove(&(set, prefix));
+        true
     }
 
     pub(super) fn remove_child(&mut self, spi_in: Spi) {
-        if self.children.remove(&spi_in).is_none() {
-            return;
-        }
+        let Some(child) = self.children.remove(&spi_in) else { return };
         self.datapath.remove(spi_in);
+        for prefix in prefixes(&child.initial) {
+            if self.drop_carried(spi_in.work_set(), prefix) {
+                self.put(inner::record(spi_in.work_set(), prefix), Change::Delete);
+            }
+        }
         self.put(esp_record(RecordKind::ESP_INITIAL, spi_in), Change::Delete);
         self.put(esp_record(RecordKind::ESP_OUTBOUND, spi_in), Change::Delete);
         let set = spi_in.work_set();
@@ -81,29 +111,9 @@ impl Driver {
         }
     }
 
-    fn take_address(
-        &mut self,
-        pool: &str,
-        identity: &Identity,
-        previous: Option<IpAddr>,
-        _home: WorkSet,
-    ) -> Result<IpAddr, NoAddress> {
-        let address = self.pools.get_mut(pool).and_then(|pool| pool.take(identity, previous));
-        if address.is_none() {
-            warn!(pool, "the pool has no free address; enlarge it, or end sessions");
-        }
-        address.ok_or(NoAddress)
-    }
-
-    fn release_address(&mut self, pool: &str, address: IpAddr) {
-        if let Some(pool) = self.pools.get_mut(pool) {
-            pool.give_back(address);
-        }
-    }
-
     fn sign(&mut self, request: RequestId, key: &str, scheme: SignatureScheme, message: Vec<u8>) {
         let cluster = Arc::clone(&self.cluster);
-        let answers = self.signatures.clone();
+        let answers = self.answers.clone();
         let name = key.to_owned();
         let work = move || {
             let signature = cluster.keys.get(&name).ok_or(SignError).and_then(|key| {
@@ -113,7 +123,7 @@ impl Driver {
                 })
             });
             // Nobody waits for the answer once the driver has ended.
-            let _ended = answers.send((request, signature));
+            let _ended = answers.send(Answer::Signed(request, signature));
         };
         match self.cluster.keys.get(key).map(SigningKey::kind) {
             // An RSA signature takes about a millisecond: too long for this task.
@@ -121,6 +131,15 @@ impl Driver {
             Some(KeyKind::EcdsaP256) | None => work(),
         }
     }
+}
+
+/// What lies behind the peer, as prefixes; ranges that are none stay out of dispatch, and their packets are handed on.
+pub(super) fn prefixes(initial: &Initial) -> impl Iterator<Item = Prefix> {
+    let mut prefixes: Vec<Prefix> =
+        initial.remote.iter().filter_map(|selector| Prefix::from_range(selector.first, selector.last)).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes.into_iter()
 }
 
 fn initial_of(child: ChildSa, tenure: Tenure) -> Initial {

@@ -1,0 +1,282 @@
+//! Work sets that come and go, and what other nodes say.
+
+use std::mem;
+
+use cluster::StartId;
+use cluster::membership::{How, Probe};
+use ike::Reason;
+use tracing::info;
+
+use super::outputs::prefixes;
+use super::*;
+use crate::datapath::SetState;
+use crate::link::{Event, Note};
+use crate::replicated::adopt::{Adopted, FinalState};
+use crate::replicated::words::{Superseded, Word};
+
+/// A set that was handed over, and what its old owner processed in the overlap.
+#[derive(Default)]
+pub(super) struct Incoming {
+    adopted: Adopted,
+    digests: Vec<u64>,
+}
+
+/// A set that the workers have stopped, on its way to another node.
+pub(super) struct Stopped {
+    set: WorkSet,
+    to: StartId,
+    tenure: Tenure,
+    state: anyhow::Result<SetState>,
+}
+
+impl Driver {
+    pub(super) fn on_link(&mut self, event: Event) {
+        match event {
+            Event::View(view) => {
+                match &view {
+                    Some(current) => info!(view = ?current.view.id(), slot = current.own.number(), "view in force"),
+                    None => warn!("this node is in no view and serves nobody"),
+                }
+                self.view = view;
+            }
+            Event::Acquire { set, tenure, how, records } => self.on_acquire(set, tenure, how, records),
+            Event::Release(set) => self.on_release(set),
+            Event::Prepare { set, .. } => {
+                // The old owner must note what it processes before this node begins to queue.
+                if let Some(link) = &self.link {
+                    link.ask(set, Word::watch(set).to_bytes());
+                }
+            }
+            Event::Stop { set, to, tenure } => self.on_stop(set, to, tenure),
+            Event::HandOver { set, tenure, records, state } => self.on_hand_over(set, tenure, records, &state),
+            Event::Abandon(set) => {
+                self.incoming.remove(&set);
+                self.datapath.forget_set(set);
+            }
+            Event::Committed(_, commit) => self.on_committed(commit),
+            Event::HandedOn { set, packet } => self.on_handed_on(set, &packet),
+            Event::Said { from, word } => self.on_said(from, &word),
+            // Without probes of its own this node does not claim that nobody else holds the addresses.
+            Event::Probe => {
+                if let Some(link) = &self.link {
+                    link.probed(Probe::Held);
+                }
+            }
+            Event::Note(note) => log_note(note),
+        }
+    }
+
+    fn on_acquire(&mut self, set: WorkSet, tenure: Tenure, how: How, records: link::Records) {
+        let now = boot_time();
+        self.outgoing.retain(|(_, gone)| *gone != set);
+        let Incoming { adopted, digests } = match how {
+            How::Planned => self.incoming.remove(&set).unwrap_or_default(),
+            How::Founded | How::Unplanned => Incoming { adopted: Adopted::read(records, None), digests: Vec::new() },
+        };
+        for (id, error) in &adopted.unreadable {
+            error!(set = set.index(), kind = id.kind.0, key = %format!("{:x}", id.key), %error, "a record cannot be read");
+        }
+        self.tenures.insert(set, tenure);
+        let ike = adopted.ike;
+        for (id, error) in self.endpoint.adopt_set(now, set, tenure, &mut ike.iter().map(|(id, bytes)| (*id, &**bytes)))
+        {
+            error!(set = set.index(), key = %format!("{:x}", id.key), %error, "an IKE SA cannot be read");
+        }
+        self.edges.insert(set, adopted.edges);
+        self.adopt_pools(adopted.leases);
+        let mut orphans = Vec::new();
+        for (initial, start) in adopted.pairs {
+            let spi_in = initial.spi_in;
+            for prefix in prefixes(&initial) {
+                self.carry(set, prefix);
+            }
+            self.children.insert(spi_in, Child { initial: initial.clone() });
+            match how {
+                // Installed when it was handed over.
+                How::Planned => {}
+                How::Founded | How::Unplanned => self.take_over(SaPair { initial, tenure, start }),
+            }
+            if !self.endpoint.has_child(spi_in) {
+                orphans.push(spi_in);
+            }
+        }
+        for spi_in in orphans {
+            debug!(%spi_in, reason = Reason::Superseded.label(), "a pair of ESP SAs without an IKE SA is removed");
+            self.remove_child(spi_in);
+        }
+        self.datapath.start_set(set, &digests);
+        self.carry_out();
+    }
+
+    /// Goes on with a pair whose owner is gone, and asks for a new lease at once: the old one counts as used.
+    fn take_over(&mut self, pair: SaPair) {
+        let spi_in = pair.initial.spi_in;
+        let edge = match &pair.start {
+            Start::New { edge } | Start::TakeOver { edge, .. } => *edge,
+            Start::HandOver(state) => state.edge,
+        };
+        if let Err(error) = self.datapath.install(&pair) {
+            error!(%spi_in, %error, "a pair of ESP SAs cannot be taken over");
+            return;
+        }
+        self.extend_lease(spi_in, edge.saturating_add(LEASE_MIN));
+    }
+
+    fn on_release(&mut self, set: WorkSet) {
+        self.let_set_go(set);
+        self.incoming.remove(&set);
+        self.datapath.forget_set(set);
+    }
+
+    /// Stops to work for a set; its packets are the datapath's matter.
+    fn let_set_go(&mut self, set: WorkSet) {
+        self.endpoint.release_set(set);
+        self.tenures.remove(&set);
+        self.waiting.drop_set(set);
+        self.children.retain(|spi_in, _| spi_in.work_set() != set);
+        self.carried.retain(|(home, _), _| *home != set);
+        self.edges.remove(&set);
+        self.forget_pools(set);
+    }
+
+    fn on_stop(&mut self, set: WorkSet, to: StartId, tenure: Tenure) {
+        self.carry_out();
+        self.let_set_go(set);
+        let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
+        drop(tokio::task::spawn_blocking(move || {
+            let state = datapath.stop_set(set);
+            // Only a driver that has ended does not take it.
+            let _ended = answers.send(Answer::Stopped(Stopped { set, to, tenure, state }));
+        }));
+    }
+
+    pub(super) fn on_stopped(&mut self, stopped: Stopped) {
+        let Stopped { set, to, tenure, state } = stopped;
+        let state = state.unwrap_or_else(|error| {
+            warn!(set = set.index(), %error, "the exact state is not known: the new owner goes on from the leases");
+            SetState::default()
+        });
+        if let Some(link) = &self.link {
+            link.hand_over(set, to, tenure, FinalState::from(state).to_bytes().into());
+        }
+        self.outgoing.push((boot_time() + FORGET_AFTER, set));
+    }
+
+    pub(super) fn forget_outgoing(&mut self, now: Time) {
+        let due = mem::take(&mut self.outgoing);
+        for (at, set) in due {
+            if at > now {
+                self.outgoing.push((at, set));
+            } else if !self.tenures.contains_key(&set) && !self.incoming.contains_key(&set) {
+                self.datapath.forget_set(set);
+            }
+        }
+    }
+
+    /// The old owner watches: now this node may queue.
+    fn on_watching(&mut self, set: WorkSet) {
+        self.outgoing.retain(|(_, gone)| *gone != set);
+        let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
+        drop(tokio::task::spawn_blocking(move || {
+            let outcome = datapath.hold_set(set);
+            // Only a driver that has ended does not take it.
+            let _ended = answers.send(Answer::Held(set, outcome));
+        }));
+    }
+
+    pub(super) fn on_held(&mut self, set: WorkSet, outcome: anyhow::Result<()>) {
+        match (outcome, &self.link) {
+            (Ok(()), Some(link)) => link.prepared(set),
+            (Ok(()), None) => {}
+            (Err(error), _) => warn!(set = set.index(), %error, "packets cannot be queued; the set stays where it is"),
+        }
+    }
+
+    fn on_hand_over(&mut self, set: WorkSet, tenure: Tenure, records: link::Records, state: &[u8]) {
+        let state = match FinalState::from_bytes(state) {
+            Ok(state) => SetState::from(state),
+            Err(error) => {
+                error!(set = set.index(), %error, "the old owner's final state cannot be read: going on from the leases");
+                SetState::default()
+            }
+        };
+        let digests = state.digests.clone();
+        let adopted = Adopted::read(records, Some(state));
+        for (initial, start) in &adopted.pairs {
+            let pair = SaPair { initial: initial.clone(), tenure, start: start.clone() };
+            if let Err(error) = self.datapath.install(&pair) {
+                error!(spi_in = %initial.spi_in, %error, "a pair of ESP SAs cannot be taken");
+            }
+        }
+        self.incoming.insert(set, Incoming { adopted, digests });
+        if let Some(link) = &self.link {
+            link.taken(set, tenure.epoch);
+        }
+    }
+
+    fn on_handed_on(&mut self, set: WorkSet, packet: &[u8]) {
+        if !self.tenures.contains_key(&set) {
+            return;
+        }
+        let Ok(stray) = Stray::from_bytes(packet) else { return };
+        // A packet that finds no room is lost, as on any network.
+        match (stray.path(), stray.ike) {
+            (Some(path), true) => self.endpoint.handle_datagram(boot_time(), path, set, &stray.octets),
+            (Some(path), false) => drop(self.datapath.handle_esp(path, stray.octets.into())),
+            (None, _) => drop(self.datapath.handle_inner(&stray.octets)),
+        }
+    }
+
+    fn on_said(&mut self, from: StartId, word: &[u8]) {
+        let word = match Word::from_bytes(word) {
+            Ok(Some(word)) => word,
+            // A newer version's word.
+            Ok(None) => return,
+            Err(error) => {
+                warn!(%from, %error, "another node says what cannot be read");
+                return;
+            }
+        };
+        match word {
+            Word::Pool(word) => self.on_pool_word(from, word),
+            Word::Watch(moving) => {
+                if self.tenures.contains_key(&moving.set) {
+                    self.datapath.watch_set(moving.set);
+                }
+                if let Some(link) = &self.link {
+                    link.say(from, Word::watching(moving.set).to_bytes());
+                }
+            }
+            Word::Watching(moving) => self.on_watching(moving.set),
+            Word::Superseded(superseded) => {
+                if let Ok(identity) = Identity::decode(superseded.id_type, &superseded.id_data) {
+                    self.endpoint.end_identity(boot_time(), &identity, superseded.session);
+                }
+            }
+        }
+    }
+
+    /// Tells the other nodes that an identity has connected anew.
+    pub(super) fn supersede(&self, identity: &Identity, session: u64) {
+        let (Some(link), Some(current)) = (&self.link, &self.view) else { return };
+        let word = Word::Superseded(Superseded::new(identity, session)).to_bytes();
+        for member in current.view.members().iter().filter(|member| member.slot != current.own) {
+            link.say(member.identity.start, word.clone());
+        }
+    }
+}
+
+fn log_note(note: Note) {
+    match note {
+        Note::Membership(event) => info!(?event, "membership"),
+        Note::Left(reason) => warn!(?reason, "this node has left the cluster; it joins again"),
+        Note::Connected { name, address } => info!(name, %address, "connected to a member"),
+        Note::Disconnected { name, why } => info!(name, why = %why, "disconnected from a member"),
+        Note::Refused { name, address, why } => {
+            warn!(name, address = address.map(|address| address.to_string()), why = %why, "no session with a member");
+        }
+    }
+}
+
+/// Packets of a set that went may still be on their way through this node's kernel for so long.
+const FORGET_AFTER: Duration = Duration::from_millis(500);
