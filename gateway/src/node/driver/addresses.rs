@@ -133,13 +133,12 @@ impl Driver {
                 let commit = given.map_or(CommitId::default(), |(_, commit)| commit);
                 self.hold(commit, home_of_pool(&asked.pool), Held::Say { to: from, word });
             }
-            PoolWord::Given(given) => match (self.questions.open.remove(&given.question), given.address) {
-                (Some(question), address) => {
-                    self.endpoint.handle_address(boot_time(), question.request, address.ok_or(NoAddress));
+            PoolWord::Given(given) => {
+                // No question is open if a repetition was answered, too.
+                if let Some(question) = self.questions.open.remove(&given.question) {
+                    self.endpoint.handle_address(boot_time(), question.request, given.address.ok_or(NoAddress));
                 }
-                // The answer to a repetition: its address is not needed.
-                (None, Some(_) | None) => {}
-            },
+            }
             PoolWord::Returned(returned) => {
                 if self.tenures.contains_key(&home_of_pool(&returned.pool)) {
                     self.take_back(&returned.pool, returned.address);
