@@ -100,11 +100,12 @@ pub(super) fn attach(
     interface: &Interface,
 ) -> Result<(Attached, Vec<String>), DispatchError> {
     let programs = Programs::of(side);
-    let pin = |what: &str| format!("{}.{what}", interface.name);
+    // By number, since a name may hold dots, which that file system does not allow.
+    let pin = |what: &str| format!("{}-{what}-{}", programs.side, interface.index);
     let (in_pin, out_pin, xdp_pin, accept_pin) = (pin("in"), pin("out"), pin("xdp"), pin("accept"));
     // The way out first: nothing may leave for the cluster before the fence stands.
     let egress = TcAttachType::Egress;
-    let taken_over = attach_tc(object, programs.tc_out, pins, &out_pin, interface, egress)?;
+    let way_out = attach_tc(object, programs.tc_out, pins, &out_pin, interface, egress)?;
     let (hook, mut why) = choose(interface);
     let (hook, ingress_pins) = match hook {
         Hook::Tc => (Hook::Tc, vec![in_pin.clone()]),
@@ -117,11 +118,11 @@ pub(super) fn attach(
         },
     };
     let ingress = TcAttachType::Ingress;
-    let taken_over = taken_over
-        && match hook {
-            Hook::Tc => attach_tc(object, programs.tc_in, pins, &in_pin, interface, ingress)?,
-            Hook::Xdp => attach_tc(object, programs.accept, pins, &accept_pin, interface, ingress)?,
-        };
+    let way_in = match hook {
+        Hook::Tc => attach_tc(object, programs.tc_in, pins, &in_pin, interface, ingress)?,
+        Hook::Xdp => attach_tc(object, programs.accept, pins, &accept_pin, interface, ingress)?,
+    };
+    let taken_over = way_out && way_in;
     let attached = Attached { interface: interface.name.clone(), side, hook, why, taken_over };
     Ok((attached, [ingress_pins, vec![out_pin]].concat()))
 }
@@ -139,6 +140,7 @@ fn choose(interface: &Interface) -> (Hook, String) {
 }
 
 struct Programs {
+    side: &'static str,
     tc_in: &'static str,
     tc_out: &'static str,
     xdp: &'static str,
@@ -148,12 +150,20 @@ struct Programs {
 impl Programs {
     const fn of(side: Side) -> Self {
         match side {
-            Side::Outside => {
-                Self { tc_in: "in_outside", tc_out: "out_outside", xdp: "xdp_outside", accept: "accept_outside" }
-            }
-            Side::Inside => {
-                Self { tc_in: "in_inside", tc_out: "out_inside", xdp: "xdp_inside", accept: "accept_inside" }
-            }
+            Side::Outside => Self {
+                side: "outside",
+                tc_in: "in_outside",
+                tc_out: "out_outside",
+                xdp: "xdp_outside",
+                accept: "accept_outside",
+            },
+            Side::Inside => Self {
+                side: "inside",
+                tc_in: "in_inside",
+                tc_out: "out_inside",
+                xdp: "xdp_inside",
+                accept: "accept_inside",
+            },
         }
     }
 }

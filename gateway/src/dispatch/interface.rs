@@ -12,7 +12,7 @@ use super::DispatchError;
 /// What the kernel says of an interface.
 pub(super) struct Interface {
     pub(super) name: String,
-    index: c_int,
+    pub(super) index: c_int,
     pub(super) mac: [u8; 6],
     /// The driver's name, such as `veth`; empty if it has none to tell.
     pub(super) driver: String,
