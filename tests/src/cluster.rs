@@ -364,6 +364,7 @@ prefix = "{POOL}"
 name = "road"
 local = {{ id = "{GATEWAY_ID}", certificate = "gateway.crt", key = "gateway.key" }}
 remote = {{ id = "*.lab.test", auth = "certificate" }}
+unique = "keep"
 local_networks = ["{PROTECTED}"]
 pool = "clients"
 ike = ["aes128gcm16-prfsha256-x25519"]

@@ -34,7 +34,7 @@ pub struct LoadSettings<'a> {
     pub gateway: Ipv4Addr,
     /// The gateway's identity.
     pub gateway_id: &'a str,
-    /// The clients' identity.
+    /// The clients' identity. A `*` in it stands for the client's number: strongSwan gives one address per identity.
     pub local_id: &'a str,
     /// How both prove it.
     pub proof: Proof<'a>,
@@ -103,16 +103,15 @@ impl Load {
     /// One is refused, or they are not all up within `limit`.
     pub fn open(&self, count: usize, at_once: usize, limit: Duration) -> Result<Duration> {
         let start = Instant::now();
-        let wanted = {
+        let (wanted, closed) = {
             let mut core = self.core();
-            let wanted = core.counts().opened + count;
+            let before = core.counts();
             core.open_sessions(count, at_once)?;
-            wanted
+            (before.opened + count, before.closed)
         };
         run::wait_for(&format!("{count} sessions to come up"), limit, || {
-            let core = self.core();
-            let counts = core.counts();
-            (counts.opened >= wanted || counts.closed > 0).then_some(())
+            let counts = self.counts();
+            (counts.opened >= wanted || counts.closed > closed).then_some(())
         })
         .with_context(|| format!("{:?}", self.counts()))?;
         let took = start.elapsed();
@@ -229,9 +228,9 @@ fn configuration(settings: &LoadSettings<'_>) -> Result<(Config, Option<crypto::
     };
     let gcm = crypto::Encryption::AesGcm16(128);
     let protected: wire::Prefix = crate::cluster::PROTECTED.parse().ok().context("the protected prefix")?;
-    let connection = Connection {
-        name: CONNECTION.to_owned(),
-        local_identity: settings.local_id.parse()?,
+    let template = Connection {
+        name: String::new(),
+        local_identity: settings.gateway_id.parse()?,
         remote_identity: RemoteIdentity::Exact(settings.gateway_id.parse()?),
         local_auth,
         remote_auth,
@@ -256,8 +255,13 @@ fn configuration(settings: &LoadSettings<'_>) -> Result<(Config, Option<crypto::
         liveness_interval: Duration::ZERO,
         unique_ids: UniqueIds::Shared,
     };
+    let identities = if settings.local_id.contains('*') { IDENTITIES } else { 1 };
+    let connections = (0..identities).map(|number| {
+        let local_identity = settings.local_id.replace('*', &number.to_string()).parse()?;
+        Ok(Connection { name: connection_name(number), local_identity, ..template.clone() })
+    });
     let config = Config {
-        connections: vec![connection],
+        connections: connections.collect::<Result<_>>()?,
         trust_anchors,
         cookie_secret: Secret::from_slice(&[7; 32]),
         cookie_threshold: usize::MAX,
@@ -271,8 +275,13 @@ fn configuration(settings: &LoadSettings<'_>) -> Result<(Config, Option<crypto::
     Ok((config, key))
 }
 
-/// The one connection of the load tool.
-const CONNECTION: &str = "load";
+/// The name of the connection for the `number`th identity.
+fn connection_name(number: usize) -> String {
+    format!("load-{number}")
+}
+
+/// How many identities the clients share among them, if they do not all have the same.
+const IDENTITIES: usize = 4_096;
 /// No rekeying comes from this side.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 const SESSIONS_MAX: usize = 100_000;

@@ -38,7 +38,7 @@ impl StrongSwanGateway {
     /// The secret that it shares with its clients.
     pub const SECRET: &str = "a secret that only the reference knows";
 
-    /// Builds the network and starts the gateway for clients that call themselves `client_id`.
+    /// Builds the network and starts the gateway for clients whose identity matches `client_id`, such as `*.lab.test`.
     ///
     /// # Errors
     /// Something is not installed, or the caller is not root.

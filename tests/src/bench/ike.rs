@@ -77,7 +77,7 @@ impl Gateway {
     }
 
     fn start_strongswan(method: Method) -> Result<Self> {
-        let gateway = Box::new(StrongSwanGateway::start(CLIENT_ID, method, Log::Nothing)?);
+        let gateway = Box::new(StrongSwanGateway::start("*.lab.test", method, Log::Nothing)?);
         let outside = gateway.outside_host("load", 200)?;
         let (client, authority) = (gateway.issue(CLIENT_ID)?, gateway.authority());
         Ok(Self { outside, client, authority, responder: Responder::StrongSwan(gateway) })
@@ -92,7 +92,10 @@ impl Gateway {
             local: CLIENT_ADDRESS,
             gateway: OUTSIDE_ADDRESS,
             gateway_id: GATEWAY_ID,
-            local_id: CLIENT_ID,
+            local_id: match method {
+                Method::PreSharedKey => "load-*.lab.test",
+                Method::Ecdsa => CLIENT_ID,
+            },
             proof: match method {
                 Method::PreSharedKey => Proof::PreSharedKey(secret),
                 Method::Ecdsa => Proof::Ecdsa { own: &self.client, authority: &self.authority },

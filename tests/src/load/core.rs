@@ -16,7 +16,7 @@ use wire::{Epoch, Slot, Spi, Tenure, Time, UnknownFields, WorkSet};
 
 use super::packet::{self, Probe};
 use super::stream::{Stream, Streamed};
-use super::{CONNECTION, Counts, socket_address};
+use super::{Counts, connection_name, socket_address};
 use crate::namespace::Namespace;
 
 /// All sessions.
@@ -32,9 +32,11 @@ pub(super) struct Core {
     waiting: usize,
     at_once: usize,
     opening: usize,
-    next_home: u64,
+    identities: usize,
+    next: usize,
     tunnels: BTreeMap<Ipv4Addr, Tunnel>,
     by_spi: HashMap<Spi, Ipv4Addr>,
+    up: HashSet<u64>,
     answered: HashSet<Ipv4Addr>,
     streams: HashMap<Ipv4Addr, Stream>,
     counts: Counts,
@@ -73,6 +75,7 @@ impl Core {
         let sockets = namespace.within(|| Ok([socket(local, 500)?, socket(local, 4500)?]))?;
         let mut seed = [0; 32];
         aws_lc_rs::rand::fill(&mut seed).map_err(|_| anyhow!("no randomness"))?;
+        let identities = config.connections.len();
         let mut endpoint = Endpoint::new(Arc::new(config), seed);
         let tenure = Tenure { epoch: Epoch { count: 0, master: Slot::default() }, slot: Slot::default() };
         let start = Instant::now();
@@ -93,9 +96,11 @@ impl Core {
             waiting: 0,
             at_once: 0,
             opening: 0,
-            next_home: 0,
+            identities,
+            next: 0,
             tunnels: BTreeMap::new(),
             by_spi: HashMap::new(),
+            up: HashSet::new(),
             answered: HashSet::new(),
             streams: HashMap::new(),
             counts: Counts::default(),
@@ -144,8 +149,8 @@ impl Core {
         Ok(())
     }
 
-    pub(super) const fn counts(&self) -> Counts {
-        self.counts
+    pub(super) fn counts(&self) -> Counts {
+        Counts { up: self.up.len(), ..self.counts }
     }
 
     pub(super) fn complaint(&self) -> &str {
@@ -219,9 +224,10 @@ impl Core {
     fn open_more(&mut self) -> Result<()> {
         let now = self.now();
         while self.waiting > 0 && self.opening < self.at_once {
-            let home = WorkSet::from_low_bits(self.next_home);
-            self.endpoint.initiate(now, CONNECTION, self.path, home)?;
-            self.next_home += 1;
+            let home = WorkSet::from_low_bits(self.next as u64);
+            let connection = connection_name(self.next % self.identities);
+            self.endpoint.initiate(now, &connection, self.path, home)?;
+            self.next += 1;
             self.waiting -= 1;
             self.opening += 1;
         }
@@ -305,18 +311,16 @@ impl Core {
 
     fn note(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Up { .. } => {
+            Event::Up { session, .. } => {
                 self.counts.opened += 1;
-                self.counts.up += 1;
+                self.up.insert(session);
                 self.opening = self.opening.saturating_sub(1);
                 self.open_more()?;
             }
             Event::IkeRekeyed { .. } | Event::ChildRekeyed { .. } => self.counts.rekeyed += 1,
             Event::Closed { session, reason } => {
                 self.counts.closed += 1;
-                if self.tunnels.values().any(|tunnel| tunnel.session == session) {
-                    self.counts.up = self.counts.up.saturating_sub(1);
-                }
+                self.up.remove(&session);
                 self.complaint = format!("closed: {reason}");
             }
             Event::Refused { refusal, .. } => self.complaint = format!("refused: {refusal}"),
