@@ -128,7 +128,7 @@ impl Identity {
     }
 }
 
-fn encode_address(w: &mut Writer, address: Option<SocketAddr>) {
+pub(crate) fn encode_address(w: &mut Writer, address: Option<SocketAddr>) {
     match address {
         None => w.u8(0),
         Some(SocketAddr::V4(a)) => {
@@ -145,7 +145,7 @@ fn encode_address(w: &mut Writer, address: Option<SocketAddr>) {
     }
 }
 
-fn decode_address(r: &mut Reader<'_>) -> Result<Option<SocketAddr>, DecodeError> {
+pub(crate) fn decode_address(r: &mut Reader<'_>) -> Result<Option<SocketAddr>, DecodeError> {
     let error = r.error("Address family", Cause::Range);
     match r.u8("Address family")? {
         0 => Ok(None),

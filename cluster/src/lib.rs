@@ -16,6 +16,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions, clippy::panic)
 )]
 
+mod datagram;
 pub mod dispatch;
 mod identity;
 pub mod membership;

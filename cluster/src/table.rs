@@ -78,6 +78,7 @@ pub struct Table {
     version: TableVersion,
     entries: SetMap<Assignment>,
     changed: SetMap<u32>,
+    arrivals: SlotMask,
 }
 
 impl Table {
@@ -125,6 +126,7 @@ impl Table {
             *changed = 0;
         }
         table.version = TableVersion { view: view.id(), sequence: 0 };
+        table.note_arrivals();
         table
     }
 
@@ -161,8 +163,21 @@ impl Table {
         self.version.sequence = self.version.sequence.saturating_add(1);
     }
 
+    /// Whether a set may be on the move to `slot`.
+    pub(crate) fn has_handoff_to(&self, slot: Slot) -> bool {
+        self.arrivals.contains(slot)
+    }
+
+    /// Finds out again where sets are on the move to.
+    fn note_arrivals(&mut self) {
+        self.arrivals = self.entries.iter().filter_map(|(_, entry)| entry.handoff).map(|handoff| handoff.to).collect();
+    }
+
     /// Writes one entry under the version opened last.
     pub(crate) fn write(&mut self, set: WorkSet, entry: Assignment) {
+        if let Some(handoff) = entry.handoff {
+            self.arrivals = self.arrivals.with(handoff.to);
+        }
         self.entries[set] = entry;
         self.changed[set] = self.version.sequence;
     }
@@ -172,14 +187,18 @@ impl Table {
         self.changed[set]
     }
 
-    /// Takes over an entry from the master without knowing when it changed.
-    pub(crate) fn copy(&mut self, set: WorkSet, entry: Assignment) {
-        self.entries[set] = entry;
+    /// Takes over an entry from the master; it changed at `sequence` or before.
+    pub(crate) fn copy(&mut self, set: WorkSet, entry: Assignment, sequence: u32) {
+        if self.entries[set] != entry {
+            self.entries[set] = entry;
+            self.changed[set] = sequence;
+        }
     }
 
     /// Takes over the master's version, once all entries up to it were copied.
     pub(crate) fn reach(&mut self, version: TableVersion) {
         self.version = version;
+        self.note_arrivals();
     }
 }
 

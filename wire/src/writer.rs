@@ -19,6 +19,13 @@ impl Writer {
         Self { bytes: Vec::with_capacity(capacity) }
     }
 
+    /// Starts empty in the room of `bytes`, so that a sender need not allocate for each datagram.
+    #[must_use]
+    pub fn reuse(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes }
+    }
+
     /// Appends one octet.
     pub fn u8(&mut self, value: u8) {
         self.bytes.push(value);
