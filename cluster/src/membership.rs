@@ -22,9 +22,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::{Epoch, Slot, Time, WorkSet, Writer};
 
-pub use api::{
-    Act, Config, Destination, Event, How, LeaveReason, Link, Output, Peer, Probe, Refusal,
-};
+pub use api::{Act, Config, Destination, Event, How, LeaveReason, Link, Output, Peer, Probe, Refusal};
 
 use crate::datagram::{DATAGRAM_MAX, Datagram, Keepalive};
 use crate::identity::{Addresses, Identity, Network, StartId};

@@ -1,30 +1,43 @@
 //! Replication: every full member holds every record, and says so before anything that hangs on it leaves.
 //!
 //! [`Replication`] is driven off the real-time thread. Peers are connected by one reliable ordered stream each way; the
-//! core names them by their start id.
+//! core names them by their start id. A node's stream is one numbered list of entries for all peers; a number is a
+//! [`CommitId`]. Who takes over a set publishes its digest: peers whose copy differs ask for the whole set. So a joiner
+//! is brought up, and uncommitted rests disappear, by the same step.
 
-use std::collections::VecDeque;
+mod message;
+mod store;
+mod stream;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
+use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Tenure, Time, WorkSet};
 
 use crate::identity::StartId;
-use crate::view::View;
+use crate::slots::SetMap;
+use crate::view::{Role, View};
+use message::{Entry, Message};
+use store::SetStore;
+use stream::{Log, Peer};
 
 /// Bounds of replication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Octets sent to one peer and not acknowledged.
+    /// Octets sent to one peer and not yet received by it.
     pub window_max: usize,
-    /// Octets kept for the slowest peer; who lags further is reported as slow and later starts from a snapshot.
+    /// Octets kept for the slowest peer; who lags further is reported as slow and starts again from the digests.
     pub log_max: usize,
-    /// Octets in one message.
+    /// Octets in one message, about.
     pub message_max: usize,
+    /// How long a full member may leave entries unacknowledged before it is reported as slow.
+    pub stall_max: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { window_max: 4 << 20, log_max: 64 << 20, message_max: 64 << 10 }
+        Self { window_max: 4 << 20, log_max: 64 << 20, message_max: 64 << 10, stall_max: Duration::from_millis(500) }
     }
 }
 
@@ -35,7 +48,7 @@ pub enum Output {
     Send {
         /// The peer.
         to: StartId,
-        /// One message, with its length known to the stream's framing.
+        /// One message; the stream's framing carries its length.
         message: Vec<u8>,
     },
     /// All up to this one is held by every full member.
@@ -68,6 +81,8 @@ pub enum Output {
         /// The newer epoch.
         epoch: Epoch,
     },
+    /// The peer sent what cannot be read: close its streams.
+    Disconnect(StartId),
 }
 
 /// Why a record could not be put.
@@ -84,6 +99,12 @@ pub struct Replication {
     start: StartId,
     applied: Vec<RecordKind>,
     bounds: Bounds,
+    view: Option<Arc<View>>,
+    sets: SetMap<SetStore>,
+    log: Log,
+    committed: u64,
+    peers: BTreeMap<StartId, Peer>,
+    apply_pending: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -91,44 +112,125 @@ impl Replication {
     /// Starts empty. Changes of records of the kinds in `applied` come out as [`Output::Apply`].
     #[must_use]
     pub fn new(start: StartId, applied: Vec<RecordKind>, bounds: Bounds) -> Self {
-        Self { start, applied, bounds, outputs: VecDeque::new() }
+        Self {
+            start,
+            applied,
+            bounds,
+            view: None,
+            sets: SetMap::default(),
+            log: Log::default(),
+            committed: 0,
+            peers: BTreeMap::new(),
+            apply_pending: false,
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Begins anew under another start id, after [`Left`](crate::membership::Output::Left). Records stay as a base for
-    /// the next snapshot; nothing is owned.
+    /// the next snapshot, but count for nothing; nothing is owned; all peers must connect again.
     pub fn restart(&mut self, start: StartId) {
         self.start = start;
+        self.view = None;
+        self.log = Log::default();
+        self.committed = 0;
+        self.peers.clear();
+        self.apply_pending = false;
+        self.outputs.clear();
+        for (_, set) in self.sets.iter_mut() {
+            set.owned = false;
+            set.epoch = Epoch::default();
+        }
     }
 
-    /// A view is in force (from [`membership::Output::View`](crate::membership::Output::View)).
-    pub fn handle_view(&mut self, now: Time, view: &Arc<View>, own: Slot) {
-        let _ = (now, view, own);
+    /// The start id under which this node replicates.
+    #[must_use]
+    pub const fn start(&self) -> StartId {
+        self.start
+    }
+
+    /// A view is in force (from [`membership::Output::View`](crate::membership::Output::View)). What waits is judged
+    /// anew: a member that is gone is waited for no more.
+    pub fn handle_view(&mut self, now: Time, view: &Arc<View>) {
+        self.view = Some(Arc::clone(view));
+        for (start, peer) in &mut self.peers {
+            match view.by_start(*start).map(|member| member.role) {
+                Some(Role::Full) => peer.become_full(now),
+                Some(Role::Learner) => peer.become_learner(),
+                None => peer.leave(),
+            }
+        }
+        self.settle(now);
     }
 
     /// The streams to and from `peer` are open.
     pub fn handle_peer_connected(&mut self, now: Time, peer: StartId) {
-        let _ = (now, peer);
+        let role = self.view.as_ref().and_then(|view| view.by_start(peer)).map(|member| member.role);
+        let state = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
+        match role {
+            Some(Role::Full) => state.become_full(now),
+            Some(Role::Learner) => state.become_learner(),
+            None => state.leave(),
+        }
+        state.connect();
+        let hello = Message::Hello { received: state.received() }.to_bytes();
+        self.outputs.push_back(Output::Send { to: peer, message: hello });
     }
 
     /// The streams to and from `peer` are gone; what was on them may be lost.
     pub fn handle_peer_disconnected(&mut self, now: Time, peer: StartId) {
-        let _ = (now, peer);
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.disconnect(now);
+            if self.view.as_ref().is_none_or(|view| view.by_start(peer).is_none()) {
+                self.peers.remove(&peer);
+            }
+        }
     }
 
-    /// Takes one message of `peer`'s stream.
+    /// Takes one message of `peer`'s stream. One that cannot be read closes the stream.
     pub fn handle_message(&mut self, now: Time, peer: StartId, message: &[u8]) {
-        let _ = (now, peer, message);
+        if !self.peers.get(&peer).is_some_and(Peer::is_connected) {
+            return;
+        }
+        match Message::decode(message) {
+            Ok(message) => self.on_message(now, peer, message),
+            Err(_) => self.outputs.push_back(Output::Disconnect(peer)),
+        }
     }
 
-    /// This node owns `set` under `tenure` from now on (from [`membership::Output::Acquire`](crate::membership::Output::Acquire)):
-    /// its copy is published under the new epoch.
+    /// Looks for members that do not keep up.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let stall = self.bounds.stall_max;
+        let last = self.log.last();
+        for (start, peer) in &mut self.peers {
+            if peer.is_stalled(now, last, stall) {
+                self.outputs.push_back(Output::Slow(*start));
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should be called next; `None` while nothing waits.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let last = self.log.last();
+        self.peers.values().filter_map(|peer| peer.stalls_at(last, self.bounds.stall_max)).min()
+    }
+
+    /// This node owns `set` under `tenure` from now on (from
+    /// [`membership::Output::Acquire`](crate::membership::Output::Acquire)): its copy is published under the new epoch.
     pub fn acquire(&mut self, now: Time, set: WorkSet, tenure: Tenure) {
-        let _ = (now, set, tenure);
+        let store = &mut self.sets[set];
+        store.epoch = tenure.epoch;
+        store.owned = true;
+        for peer in self.peers.values_mut() {
+            peer.forget_want(set);
+        }
+        self.publish(now, set);
+        self.settle(now);
     }
 
     /// This node owns `set` no more.
     pub fn release(&mut self, set: WorkSet) {
-        let _ = set;
+        self.sets[set].owned = false;
     }
 
     /// Changes a record of a set that this node owns. The change is committed once every full member holds it.
@@ -136,8 +238,15 @@ impl Replication {
     /// # Errors
     /// This node does not own the set.
     pub fn put(&mut self, now: Time, id: RecordId, change: Change) -> Result<CommitId, PutError> {
-        let _ = (now, change);
-        Err(PutError::NotOwner(id.set))
+        let store = &mut self.sets[id.set];
+        if !store.owned {
+            return Err(PutError::NotOwner(id.set));
+        }
+        let epoch = store.epoch;
+        store.apply(id, change.clone());
+        let at = self.append(now, None, &Entry::Put { id, epoch, change });
+        self.settle(now);
+        Ok(CommitId(at))
     }
 
     /// Planned move, old owner: sends the application's final `state` behind all records of the set, and owns it no more.
@@ -152,29 +261,113 @@ impl Replication {
         tenure: Tenure,
         state: &[u8],
     ) -> Result<(), PutError> {
-        let _ = (now, to, tenure, state);
-        Err(PutError::NotOwner(set))
+        let store = &mut self.sets[set];
+        if !store.owned {
+            return Err(PutError::NotOwner(set));
+        }
+        store.owned = false;
+        self.append(now, Some(to), &Entry::HandOver { set, tenure, state: state.to_vec() });
+        self.settle(now);
+        Ok(())
     }
 
     /// All [`Output::Apply`] taken so far are in the dispatch tables.
-    pub fn handle_applied(&mut self, now: Time) {
-        let _ = now;
+    pub fn handle_applied(&mut self) {
+        self.apply_pending = false;
     }
 
-    /// Takes the next thing to do.
+    /// Takes the next thing to do. Entries and acknowledgements are packed only when everything else was taken, so that
+    /// a driver that handles several inputs before it polls sends few, large messages.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| self.pack())
     }
 
     /// All records of `set` that this node holds.
     pub fn records(&self, set: WorkSet) -> impl Iterator<Item = (RecordId, &[u8])> {
-        let _ = set;
-        std::iter::empty()
+        self.sets[set].iter().map(move |(kind, key, bytes)| (RecordId { set, kind, key }, bytes))
+    }
+
+    /// Whether this node owns `set`, and under which epoch it knows it.
+    #[must_use]
+    pub fn epoch(&self, set: WorkSet) -> (Epoch, bool) {
+        (self.sets[set].epoch, self.sets[set].owned)
     }
 
     /// Up to where all own changes are committed.
     #[must_use]
     pub const fn committed(&self) -> CommitId {
-        CommitId(0)
+        CommitId(self.committed)
+    }
+
+    /// Octets that wait in the log for the slowest peer.
+    #[must_use]
+    pub const fn backlog(&self) -> usize {
+        self.log.octets()
+    }
+
+    fn apply(&mut self, id: RecordId, change: Change) {
+        if self.applied.contains(&id.kind) {
+            self.apply_pending = true;
+            self.outputs.push_back(Output::Apply { id, change: change.clone() });
+        }
+        self.sets[id.set].apply(id, change);
+    }
+
+    fn publish(&mut self, now: Time, set: WorkSet) {
+        let store = &self.sets[set];
+        let entry = Entry::Publish { set, epoch: store.epoch, digest: store.digest() };
+        self.append(now, None, &entry);
+    }
+
+    fn append(&mut self, now: Time, only: Option<StartId>, entry: &Entry) -> u64 {
+        let last = self.log.last();
+        for peer in self.peers.values_mut() {
+            peer.expect(now, last);
+        }
+        self.log.append(only, entry.to_bytes())
+    }
+
+    /// Judges anew what is committed, and who has caught up.
+    fn settle(&mut self, now: Time) {
+        let Some(view) = self.view.clone() else { return };
+        let mut held_by_all = self.log.last();
+        for member in view.members() {
+            if member.identity.start == self.start {
+                continue;
+            }
+            let peer = self.peers.get(&member.identity.start);
+            let held = peer.map_or(0, Peer::held);
+            if member.role == Role::Full || peer.is_some_and(Peer::is_counted) {
+                held_by_all = held_by_all.min(held);
+            }
+        }
+        if held_by_all > self.committed {
+            self.committed = held_by_all;
+            self.outputs.push_back(Output::Committed(CommitId(held_by_all)));
+        }
+        for (start, peer) in &mut self.peers {
+            if peer.catches_up(self.committed) {
+                self.outputs.push_back(Output::Counted(*start));
+            }
+        }
+        let in_view = |start: &StartId| view.by_start(*start).is_some();
+        let needed = self.peers.iter().filter(|(start, _)| in_view(start)).map(|(_, peer)| peer.needs()).min();
+        self.log.trim(needed.unwrap_or(u64::MAX).min(self.committed.saturating_add(1)));
+        if self.log.octets() > self.bounds.log_max {
+            self.drop_laggards(now);
+        }
+    }
+
+    /// The log is full: whoever is behind half of it is told slow and, should it come back, starts from the digests.
+    fn drop_laggards(&mut self, now: Time) {
+        let half = self.log.middle(self.bounds.log_max / 2);
+        for (start, peer) in &mut self.peers {
+            if peer.needs() < half {
+                peer.disconnect(now);
+                self.outputs.push_back(Output::Slow(*start));
+                self.outputs.push_back(Output::Disconnect(*start));
+            }
+        }
+        self.log.trim(half);
     }
 }

@@ -90,7 +90,7 @@ pub struct SlotMap<T>([T; Slot::COUNT]);
 impl<T> SlotMap<T> {
     /// All values, each with its slot.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut T)> {
-        (0..).filter_map(Slot::new).zip(self.0.iter_mut())
+        (0..16).filter_map(Slot::new).zip(self.0.iter_mut())
     }
 }
 

@@ -108,9 +108,16 @@ impl Candidate {
                 }
             }
             // All these are between members.
-            Datagram::Keepalive(_) | Datagram::Prepare { .. } | Datagram::Promise { .. } | Datagram::Propose { .. }
-            | Datagram::Accept { .. } | Datagram::WantTable { .. } | Datagram::TablePart { .. }
-            | Datagram::TableDelta { .. } | Datagram::Moves { .. } | Datagram::Act { .. } => {}
+            Datagram::Keepalive(_)
+            | Datagram::Prepare { .. }
+            | Datagram::Promise { .. }
+            | Datagram::Propose { .. }
+            | Datagram::Accept { .. }
+            | Datagram::WantTable { .. }
+            | Datagram::TablePart { .. }
+            | Datagram::TableDelta { .. }
+            | Datagram::Moves { .. }
+            | Datagram::Act { .. } => {}
         }
         Next::Stay
     }
@@ -151,9 +158,10 @@ impl Candidate {
         }
         // Two offers at once: the lower name stands, and the other one yields to it.
         if self.offer.is_some() {
-            let lower = self.heard.iter().any(|heard| {
-                heard.identity.start == sender && heard.identity.name < base.config.identity.name
-            });
+            let lower = self
+                .heard
+                .iter()
+                .any(|heard| heard.identity.start == sender && heard.identity.name < base.config.identity.name);
             if !lower {
                 return;
             }

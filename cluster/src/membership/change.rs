@@ -102,8 +102,7 @@ impl Seat {
         if self.is_master() {
             self.admit(&mut members);
         }
-        let view =
-            View::new(self.view.id(), table.version().sequence, self.view.master(), members, missing)?;
+        let view = View::new(self.view.id(), table.version().sequence, self.view.master(), members, missing)?;
         (view.master() == self.own).then_some(view)
     }
 
@@ -457,7 +456,10 @@ impl Seat {
         if !self.view.is_unproven() && self.view.full().len() > u32::from(members) {
             return Next::Stay;
         }
-        let own = self.view.member(self.view.master()).and_then(|member| member.identity.addresses.into_iter().flatten().next());
+        let own = self
+            .view
+            .member(self.view.master())
+            .and_then(|member| member.identity.addresses.into_iter().flatten().next());
         let ours = self.view.full().len();
         let theirs = u32::from(members);
         if theirs > ours || (theirs == ours && address < own) {

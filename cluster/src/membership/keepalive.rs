@@ -62,7 +62,9 @@ impl Sent {
 
     fn note(&mut self, now: Time) {
         self.counter = self.counter.saturating_add(1);
-        if let Some(time) = usize::try_from(self.counter & RING.wrapping_sub(1)).ok().and_then(|at| self.times.get_mut(at)) {
+        if let Some(time) =
+            usize::try_from(self.counter & RING.wrapping_sub(1)).ok().and_then(|at| self.times.get_mut(at))
+        {
             *time = now;
         }
     }

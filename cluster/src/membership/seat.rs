@@ -108,9 +108,11 @@ impl Seat {
         let Some(own) = view.by_start(base.config.identity.start).map(|member| member.slot) else {
             return Next::Leave(LeaveReason::VotedOut);
         };
-        if self.table.as_ref().is_some_and(|table| {
-            view.base() == self.view.id() && table.version().sequence == view.base_table()
-        }) {
+        if self
+            .table
+            .as_ref()
+            .is_some_and(|table| view.base() == self.view.id() && table.version().sequence == view.base_table())
+        {
             self.table = self.table.as_ref().map(|table| table.derive(&view));
         } else {
             self.table = None;
@@ -219,6 +221,7 @@ impl Seat {
     }
 
     pub(super) fn handle_timeout(&mut self, base: &mut Base, now: Time) -> Next {
+        self.sent.evaluated_at = self.sent.evaluated_at.max(now);
         if now.since(self.sent.next_round) > PAUSE {
             for (_, peer) in self.peers.iter_mut() {
                 peer.accepted_at = peer.accepted_at.max(now);
@@ -228,10 +231,7 @@ impl Seat {
             self.begin_round(base, now);
             self.renew_lease(base, now);
         }
-        if self.view.id().number == 1
-            && !self.ever_leased
-            && now >= self.installed_at + base.config.policy.grant
-        {
+        if self.view.id().number == 1 && !self.ever_leased && now >= self.installed_at + base.config.policy.grant {
             return Next::Leave(LeaveReason::FoundingFailed);
         }
         let next = self.go_alone(base, now);
@@ -254,8 +254,8 @@ impl Seat {
                 at = at.min(due);
             }
         }
-        if let Some(due) = self.acceptor.due(self, base) {
-            at = at.min(due.max(self.sent.evaluated_at));
+        if let Some(due) = self.acceptor.due(self, base).filter(|due| *due > self.sent.evaluated_at) {
+            at = at.min(due);
         }
         at
     }
@@ -362,7 +362,10 @@ impl Seat {
             }
             let leaving = entry.owner == own
                 && entry.handoff.is_some()
-                && self.moves_out.get(&set).is_some_and(|stopped| Some(stopped.epoch) == entry.handoff.map(|to| to.epoch));
+                && self
+                    .moves_out
+                    .get(&set)
+                    .is_some_and(|stopped| Some(stopped.epoch) == entry.handoff.map(|to| to.epoch));
             if !leaving {
                 self.moves_out.remove(&set);
             }

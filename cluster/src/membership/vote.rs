@@ -128,9 +128,8 @@ impl Seat {
         let policy = &base.config.policy;
         let removed = self.view.full().minus(view.full());
         let stands = removed.is_empty() || now >= self.installed_at + policy.view_stands;
-        let silent = removed.iter().all(|slot| {
-            slot != self.own && now >= self.peers[slot].accepted_at + policy.silence
-        });
+        let silent =
+            removed.iter().all(|slot| slot != self.own && now >= self.peers[slot].accepted_at + policy.silence);
         let same_table = self.table.as_ref().is_some_and(|table| table.version().sequence == view.base_table());
         if !same_table {
             // A voter keeps the version that its vote builds on, so a newer one held here was never acted on.

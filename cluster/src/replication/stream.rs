@@ -1,0 +1,478 @@
+//! One node's stream: the log that all peers read, and how far each has come.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use wire::{Epoch, RecordKind, Tenure, Time, WorkSet};
+
+use super::message::{Digest, Entry, Message};
+use super::{Output, Replication};
+use crate::identity::StartId;
+
+/// Numbered entries, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    entries: VecDeque<(Option<StartId>, Box<[u8]>)>,
+    /// Entries that were dropped from the front; the first entry left has the next number.
+    dropped: u64,
+    octets: usize,
+}
+
+impl Log {
+    /// The number of the newest entry; 0 before the first.
+    pub(super) fn last(&self) -> u64 {
+        self.dropped.saturating_add(u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) const fn octets(&self) -> usize {
+        self.octets
+    }
+
+    pub(super) fn append(&mut self, only: Option<StartId>, entry: Box<[u8]>) -> u64 {
+        self.octets = self.octets.saturating_add(entry.len());
+        self.entries.push_back((only, entry));
+        self.last()
+    }
+
+    /// Drops entries below number `needed`.
+    pub(super) fn trim(&mut self, needed: u64) {
+        while self.dropped.saturating_add(1) < needed {
+            let Some((_, entry)) = self.entries.pop_front() else { break };
+            self.dropped = self.dropped.saturating_add(1);
+            self.octets = self.octets.saturating_sub(entry.len());
+        }
+    }
+
+    /// The number behind which at most `octets` are kept.
+    pub(super) fn middle(&self, octets: usize) -> u64 {
+        let mut kept = 0_usize;
+        let mut number = self.last();
+        for (_, entry) in self.entries.iter().rev() {
+            kept = kept.saturating_add(entry.len());
+            if kept > octets {
+                break;
+            }
+            number = number.saturating_sub(1);
+        }
+        number
+    }
+
+    fn after(&self, number: u64) -> impl Iterator<Item = (u64, Option<StartId>, &[u8])> {
+        let skip = usize::try_from(number.saturating_sub(self.dropped)).unwrap_or(usize::MAX);
+        let first = self.dropped.max(number).saturating_add(1);
+        (first..).zip(self.entries.iter().skip(skip)).map(|(at, (only, entry))| (at, *only, &**entry))
+    }
+}
+
+/// A peer's standing for commits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Not in the view.
+    #[default]
+    Outside,
+    /// A learner that still catches up.
+    Learner,
+    /// A learner that commits wait for, until it holds up to there what was committed without it.
+    Joining(u64),
+    /// A learner that holds everything, and commits wait for it.
+    Counted,
+    /// A full member.
+    Full,
+}
+
+/// How far a peer is with this node's stream, and this node with the peer's.
+#[derive(Debug)]
+pub(super) struct Peer {
+    connected: bool,
+    /// The peer has said where it stands; entries may flow.
+    greeted: bool,
+    standing: Standing,
+    sent: u64,
+    in_flight: VecDeque<(u64, usize)>,
+    flying: usize,
+    received_by_peer: u64,
+    held: u64,
+    /// The last entry of what it needs to hold everything.
+    published: u64,
+    wanted: BTreeSet<WorkSet>,
+    progress_at: Time,
+    told_slow: bool,
+    received: u64,
+    acked: (u64, u64),
+    /// Sets of the peer's that are asked for, and the number before their publication.
+    wants: BTreeMap<WorkSet, u64>,
+    staged: BTreeMap<(RecordKind, u128), Box<[u8]>>,
+    /// Hand-overs that came before the set was complete.
+    deferred: Vec<(WorkSet, Tenure, Vec<u8>)>,
+}
+
+impl Peer {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            connected: false,
+            greeted: false,
+            standing: Standing::Outside,
+            sent: 0,
+            in_flight: VecDeque::new(),
+            flying: 0,
+            received_by_peer: 0,
+            held: 0,
+            published: u64::MAX,
+            wanted: BTreeSet::new(),
+            progress_at: now,
+            told_slow: false,
+            received: 0,
+            acked: (0, 0),
+            wants: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            deferred: Vec::new(),
+        }
+    }
+
+    pub(super) fn become_full(&mut self, now: Time) {
+        if self.standing != Standing::Full {
+            self.standing = Standing::Full;
+            self.progress_at = now;
+        }
+    }
+
+    pub(super) fn become_learner(&mut self) {
+        if matches!(self.standing, Standing::Outside | Standing::Full) {
+            self.standing = Standing::Learner;
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.standing = Standing::Outside;
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        matches!(self.standing, Standing::Joining(_) | Standing::Counted)
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// The first number that this peer may still need.
+    pub(super) fn needs(&self) -> u64 {
+        if self.greeted { self.received_by_peer.min(self.sent).saturating_add(1) } else { u64::MAX }
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(super) fn connect(&mut self) {
+        self.connected = true;
+        self.greeted = false;
+        self.acked = (0, 0);
+        // Half of a set may be lost with the old connection: what it misses is found out anew by the digests.
+        if !self.wants.is_empty() || !self.staged.is_empty() {
+            self.received = 0;
+            self.wants.clear();
+            self.staged.clear();
+            self.deferred.clear();
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, now: Time) {
+        self.connected = false;
+        self.greeted = false;
+        self.in_flight.clear();
+        self.flying = 0;
+        self.progress_at = now;
+    }
+
+    pub(super) fn forget_want(&mut self, set: WorkSet) {
+        self.wants.remove(&set);
+    }
+
+    /// Something new is about to wait for this peer.
+    pub(super) fn expect(&mut self, now: Time, last: u64) {
+        if self.held >= last {
+            self.progress_at = now;
+        }
+    }
+
+    pub(super) fn stalls_at(&self, last: u64, stall: Duration) -> Option<Time> {
+        (self.standing == Standing::Full && self.held < last && !self.told_slow).then(|| self.progress_at + stall)
+    }
+
+    pub(super) fn is_stalled(&mut self, now: Time, last: u64, stall: Duration) -> bool {
+        let stalled = self.stalls_at(last, stall).is_some_and(|at| at <= now);
+        self.told_slow |= stalled;
+        stalled
+    }
+
+    /// Moves a learner on; true once, when commits wait for it and nothing committed is missing there.
+    pub(super) fn catches_up(&mut self, committed: u64) -> bool {
+        match self.standing {
+            Standing::Learner if self.greeted && self.held >= self.published => {
+                self.standing = Standing::Joining(committed);
+                self.catches_up(committed)
+            }
+            Standing::Joining(mark) if self.held >= mark => {
+                self.standing = Standing::Counted;
+                true
+            }
+            Standing::Outside | Standing::Learner | Standing::Joining(_) | Standing::Counted | Standing::Full => false,
+        }
+    }
+
+    fn ack(&mut self, now: Time, received: u64, held: u64) {
+        self.received_by_peer = self.received_by_peer.max(received);
+        if held > self.held {
+            self.held = held;
+            self.progress_at = now;
+            self.told_slow = false;
+        }
+        while let Some((_, size)) = self.in_flight.pop_front_if(|(at, _)| *at <= received) {
+            self.flying = self.flying.saturating_sub(size);
+        }
+    }
+
+    /// What may be acknowledged as held: nothing from the first set on that is still missing.
+    fn holds(&self) -> u64 {
+        self.wants.values().copied().min().unwrap_or(self.received).min(self.received)
+    }
+}
+
+impl Replication {
+    pub(super) fn on_message(&mut self, now: Time, from: StartId, message: Message) {
+        match message {
+            Message::Hello { received } => self.on_hello(now, from, received),
+            Message::Entries { range: _, entries, upto } => {
+                for (at, entry) in entries {
+                    let known = self.peers.get(&from).is_none_or(|peer| at <= peer.received);
+                    if !known {
+                        self.on_entry(from, at, entry);
+                    }
+                }
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.received = peer.received.max(upto);
+                }
+            }
+            Message::Ack { received, held } => {
+                let last = self.log.last();
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.ack(now, received.min(last), held.min(last));
+                }
+                self.settle(now);
+            }
+            Message::Want { set, epoch } => {
+                if self.sets[set].epoch == epoch
+                    && let Some(peer) = self.peers.get_mut(&from)
+                {
+                    peer.wanted.insert(set);
+                }
+            }
+            Message::Stale { set, epoch } => {
+                let store = &mut self.sets[set];
+                if store.owned && store.epoch < epoch {
+                    store.owned = false;
+                    self.outputs.push_back(Output::Deposed { set, epoch });
+                }
+            }
+        }
+    }
+
+    /// The peer says where it stands: goes on from there, or, if that is not in the log any more, from the digests.
+    fn on_hello(&mut self, now: Time, from: StartId, received: u64) {
+        let first = self.log.dropped;
+        let last = self.log.last();
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.greeted = true;
+        peer.wanted.clear();
+        peer.received_by_peer = received;
+        if received > 0 && received >= first && received <= last && peer.published <= last {
+            peer.sent = received;
+            return;
+        }
+        peer.sent = last;
+        peer.received_by_peer = last;
+        peer.held = 0;
+        if peer.standing == Standing::Counted || matches!(peer.standing, Standing::Joining(_)) {
+            peer.standing = Standing::Learner;
+        }
+        let owned: Vec<WorkSet> = self.sets.iter().filter(|(_, store)| store.owned).map(|(set, _)| set).collect();
+        for set in owned {
+            self.publish(now, set);
+        }
+        let mark = self.append(now, Some(from), &Entry::Mark);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.published = mark;
+        }
+    }
+
+    fn on_entry(&mut self, from: StartId, at: u64, entry: Entry) {
+        match entry {
+            Entry::Put { id, epoch, change } => {
+                let store = &self.sets[id.set];
+                // Under a newer epoch than the one published to us, the set's content is on its way.
+                if epoch == store.epoch && !store.owned {
+                    self.apply(id, change);
+                } else if epoch < store.epoch {
+                    self.refuse(from, id.set);
+                }
+            }
+            Entry::Publish { set, epoch, digest } => self.on_publish(from, at, set, epoch, digest),
+            Entry::Content { set, epoch, last, records } => {
+                let Some(peer) = self.peers.get_mut(&from) else { return };
+                peer.staged.extend(records.into_iter().map(|(kind, key, bytes)| ((kind, key), bytes)));
+                if last {
+                    let records = std::mem::take(&mut peer.staged);
+                    self.on_content(from, set, epoch, records);
+                }
+            }
+            Entry::HandOver { set, tenure, state } => {
+                let Some(peer) = self.peers.get_mut(&from) else { return };
+                if peer.wants.contains_key(&set) {
+                    peer.deferred.push((set, tenure, state));
+                } else if tenure.epoch > self.sets[set].epoch {
+                    self.outputs.push_back(Output::HandOver { set, tenure, state });
+                }
+            }
+            Entry::Mark => {}
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.received = peer.received.max(at);
+        }
+    }
+
+    fn on_publish(&mut self, from: StartId, at: u64, set: WorkSet, epoch: Epoch, digest: Digest) {
+        let store = &mut self.sets[set];
+        if epoch < store.epoch || (epoch == store.epoch && store.owned) {
+            self.refuse(from, set);
+            return;
+        }
+        if store.owned {
+            store.owned = false;
+            self.outputs.push_back(Output::Deposed { set, epoch });
+        }
+        store.epoch = epoch;
+        let same = store.digest() == digest;
+        for (start, peer) in &mut self.peers {
+            if *start == from && !same {
+                peer.wants.entry(set).or_insert(at.saturating_sub(1));
+            } else {
+                peer.wants.remove(&set);
+            }
+        }
+        if !same {
+            let message = Message::Want { set, epoch }.to_bytes();
+            self.outputs.push_back(Output::Send { to: from, message });
+        }
+    }
+
+    fn on_content(
+        &mut self,
+        from: StartId,
+        set: WorkSet,
+        epoch: Epoch,
+        records: BTreeMap<(RecordKind, u128), Box<[u8]>>,
+    ) {
+        let store = &mut self.sets[set];
+        if store.epoch != epoch || store.owned {
+            return;
+        }
+        for (id, change) in store.replace(set, records) {
+            if self.applied.contains(&id.kind) {
+                self.apply_pending = true;
+                self.outputs.push_back(Output::Apply { id, change });
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.wants.remove(&set);
+        let ready: Vec<_> = peer.deferred.extract_if(.., |(deferred, _, _)| *deferred == set).collect();
+        for (set, tenure, state) in ready {
+            if tenure.epoch > self.sets[set].epoch {
+                self.outputs.push_back(Output::HandOver { set, tenure, state });
+            }
+        }
+    }
+
+    fn refuse(&mut self, to: StartId, set: WorkSet) {
+        let message = Message::Stale { set, epoch: self.sets[set].epoch }.to_bytes();
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
+    /// Packs the next message of entries or the next acknowledgement.
+    pub(super) fn pack(&mut self) -> Option<Output> {
+        self.serve_wants();
+        let last = self.log.last();
+        for (start, peer) in &mut self.peers {
+            if !peer.connected {
+                continue;
+            }
+            if peer.greeted && peer.sent < last && peer.flying < self.bounds.window_max {
+                let mut size = 0_usize;
+                let mut batch: Vec<(u64, &[u8])> = Vec::new();
+                for (at, only, entry) in self.log.after(peer.sent) {
+                    if size >= self.bounds.message_max {
+                        break;
+                    }
+                    peer.sent = at;
+                    if only.is_none_or(|only| only == *start) {
+                        size = size.saturating_add(entry.len()).saturating_add(12);
+                        batch.push((at, entry));
+                    }
+                }
+                let message = Message::entries(0, batch.into_iter(), peer.sent);
+                peer.in_flight.push_back((peer.sent, message.len()));
+                peer.flying = peer.flying.saturating_add(message.len());
+                return Some(Output::Send { to: *start, message });
+            }
+            let ack = (peer.received, peer.holds());
+            if ack != peer.acked && !self.apply_pending {
+                peer.acked = ack;
+                let message = Message::Ack { received: ack.0, held: ack.1 }.to_bytes();
+                return Some(Output::Send { to: *start, message });
+            }
+        }
+        None
+    }
+
+    /// Answers requests for whole sets, one at a time for each peer, so that they never fill the log.
+    fn serve_wants(&mut self) {
+        let mut served = Vec::new();
+        let last = self.log.last();
+        for (start, peer) in &mut self.peers {
+            if peer.connected
+                && peer.greeted
+                && peer.sent >= last
+                && peer.flying < self.bounds.window_max / 2
+                && let Some(set) = peer.wanted.pop_first()
+            {
+                served.push((*start, set));
+            }
+        }
+        for (start, set) in served {
+            self.append_content(start, set);
+        }
+    }
+
+    fn append_content(&mut self, to: StartId, set: WorkSet) {
+        let store = &self.sets[set];
+        let epoch = store.epoch;
+        let mut chunks = Vec::new();
+        let mut records = Vec::new();
+        let mut size = 0_usize;
+        for (kind, key, bytes) in store.iter() {
+            if size >= self.bounds.message_max {
+                chunks.push(Entry::Content { set, epoch, last: false, records: std::mem::take(&mut records) });
+                size = 0;
+            }
+            size = size.saturating_add(bytes.len()).saturating_add(22);
+            records.push((kind, key, bytes.into()));
+        }
+        chunks.push(Entry::Content { set, epoch, last: true, records });
+        for chunk in chunks {
+            self.log.append(Some(to), chunk.to_bytes());
+        }
+    }
+}
