@@ -152,12 +152,19 @@ impl Replication {
     /// anew: a member that is gone is waited for no more.
     pub fn handle_view(&mut self, now: Time, view: &Arc<View>) {
         self.view = Some(Arc::clone(view));
+        let mut entered = Vec::new();
         for (start, peer) in &mut self.peers {
             match view.by_start(*start).map(|member| member.role) {
-                Some(Role::Full) => peer.become_full(now),
-                Some(Role::Learner) => peer.become_learner(),
+                Some(role) => {
+                    if peer.enter(now, role) {
+                        entered.push(*start);
+                    }
+                }
                 None => peer.leave(),
             }
+        }
+        for start in entered {
+            self.start_over(now, start);
         }
         self.settle(now);
     }
@@ -166,12 +173,13 @@ impl Replication {
     pub fn handle_peer_connected(&mut self, now: Time, peer: StartId) {
         let role = self.view.as_ref().and_then(|view| view.by_start(peer)).map(|member| member.role);
         let state = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
+        state.connect();
         match role {
-            Some(Role::Full) => state.become_full(now),
-            Some(Role::Learner) => state.become_learner(),
+            Some(role) => {
+                state.enter(now, role);
+            }
             None => state.leave(),
         }
-        state.connect();
         let hello = Message::Hello { received: state.received() }.to_bytes();
         self.outputs.push_back(Output::Send { to: peer, message: hello });
     }

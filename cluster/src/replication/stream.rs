@@ -8,6 +8,7 @@ use wire::{Epoch, RecordKind, Tenure, Time, WorkSet};
 use super::message::{Digest, Entry, Message};
 use super::{Output, Replication};
 use crate::identity::StartId;
+use crate::view::Role;
 
 /// Numbered entries, oldest first.
 #[derive(Debug, Default)]
@@ -129,17 +130,18 @@ impl Peer {
         }
     }
 
-    pub(super) fn become_full(&mut self, now: Time) {
-        if self.standing != Standing::Full {
-            self.standing = Standing::Full;
+    /// Takes its place in the view; true if it was outside before and must be brought up.
+    pub(super) fn enter(&mut self, now: Time, role: Role) -> bool {
+        let before = self.standing;
+        self.standing = match (role, before) {
+            (Role::Full, _) => Standing::Full,
+            (Role::Learner, Standing::Joining(_) | Standing::Counted) => before,
+            (Role::Learner, Standing::Outside | Standing::Learner | Standing::Full) => Standing::Learner,
+        };
+        if self.standing != before {
             self.progress_at = now;
         }
-    }
-
-    pub(super) fn become_learner(&mut self) {
-        if matches!(self.standing, Standing::Outside | Standing::Full) {
-            self.standing = Standing::Learner;
-        }
+        before == Standing::Outside && self.greeted
     }
 
     pub(super) fn leave(&mut self) {
@@ -148,6 +150,11 @@ impl Peer {
 
     pub(super) fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// Whether entries flow to it.
+    fn is_fed(&self) -> bool {
+        self.greeted && self.standing != Standing::Outside
     }
 
     pub(super) fn is_counted(&self) -> bool {
@@ -160,7 +167,7 @@ impl Peer {
 
     /// The first number that this peer may still need.
     pub(super) fn needs(&self) -> u64 {
-        if self.greeted { self.received_by_peer.min(self.sent).saturating_add(1) } else { u64::MAX }
+        if self.is_fed() { self.received_by_peer.min(self.sent).saturating_add(1) } else { u64::MAX }
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -291,12 +298,20 @@ impl Replication {
         peer.received_by_peer = received;
         if received > 0 && received >= first && received <= last && peer.published <= last {
             peer.sent = received;
-            return;
+        } else {
+            self.start_over(now, from);
         }
+    }
+
+    /// Brings a peer up from the digests of all that this node owns.
+    pub(super) fn start_over(&mut self, now: Time, from: StartId) {
+        let last = self.log.last();
+        let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.sent = last;
         peer.received_by_peer = last;
         peer.held = 0;
-        if peer.standing == Standing::Counted || matches!(peer.standing, Standing::Joining(_)) {
+        peer.wanted.clear();
+        if peer.is_counted() {
             peer.standing = Standing::Learner;
         }
         let owned: Vec<WorkSet> = self.sets.iter().filter(|(_, store)| store.owned).map(|(set, _)| set).collect();
@@ -409,7 +424,7 @@ impl Replication {
             if !peer.connected {
                 continue;
             }
-            if peer.greeted && peer.sent < last && peer.flying < self.bounds.window_max {
+            if peer.is_fed() && peer.sent < last && peer.flying < self.bounds.window_max {
                 let mut size = 0_usize;
                 let mut batch: Vec<(u64, &[u8])> = Vec::new();
                 for (at, only, entry) in self.log.after(peer.sent) {
@@ -443,7 +458,7 @@ impl Replication {
         let last = self.log.last();
         for (start, peer) in &mut self.peers {
             if peer.connected
-                && peer.greeted
+                && peer.is_fed()
                 && peer.sent >= last
                 && peer.flying < self.bounds.window_max / 2
                 && let Some(set) = peer.wanted.pop_first()
