@@ -192,16 +192,16 @@ impl Membership {
     }
 
     /// Replication says that the learner `start` holds all that this node owns, and that commits wait for it from now on.
-    pub fn handle_counted(&mut self, start: StartId) {
+    pub fn handle_counted(&mut self, now: Time, start: StartId) {
         if let State::Seated(seat) = &mut self.state {
-            seat.on_counted(start);
+            seat.on_counted(now, start);
         }
     }
 
     /// Replication says that the member `start` does not keep up.
-    pub fn handle_slow(&mut self, start: StartId) {
+    pub fn handle_slow(&mut self, now: Time, start: StartId) {
         if let State::Seated(seat) = &mut self.state {
-            seat.on_slow(start);
+            seat.on_slow(now, start);
         }
     }
 
@@ -221,8 +221,9 @@ impl Membership {
     }
 
     /// The link to the outside went up or down.
-    pub fn handle_outside_link(&mut self, link: Link) {
+    pub fn handle_outside_link(&mut self, now: Time, link: Link) {
         self.base.link = link;
+        self.handle_timeout(now);
     }
 
     /// The answer to [`Output::Probe`].

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Tenure, Time, WorkSet};
+use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
 
 use crate::identity::StartId;
 use crate::slots::SetMap;
@@ -72,7 +72,7 @@ pub enum Output {
     },
     /// The learner holds all that this node owns, and commits wait for it: tell membership.
     Counted(StartId),
-    /// The peer does not keep up: tell membership.
+    /// The peer does not keep up, or sends what cannot be read: tell membership, which makes it join anew.
     Slow(StartId),
     /// Another node holds the set under a newer epoch: stop it at once. Comes before any commit that it concerns.
     Deposed {
@@ -81,8 +81,6 @@ pub enum Output {
         /// The newer epoch.
         epoch: Epoch,
     },
-    /// The peer sent what cannot be read: close its streams.
-    Disconnect(StartId),
 }
 
 /// Why a record could not be put.
@@ -100,6 +98,7 @@ pub struct Replication {
     applied: Vec<RecordKind>,
     bounds: Bounds,
     view: Option<Arc<View>>,
+    own: Slot,
     sets: SetMap<SetStore>,
     log: Log,
     committed: u64,
@@ -117,6 +116,7 @@ impl Replication {
             applied,
             bounds,
             view: None,
+            own: Slot::default(),
             sets: SetMap::default(),
             log: Log::default(),
             committed: 0,
@@ -150,8 +150,9 @@ impl Replication {
 
     /// A view is in force (from [`membership::Output::View`](crate::membership::Output::View)). What waits is judged
     /// anew: a member that is gone is waited for no more.
-    pub fn handle_view(&mut self, now: Time, view: &Arc<View>) {
+    pub fn handle_view(&mut self, now: Time, view: &Arc<View>, own: Slot) {
         self.view = Some(Arc::clone(view));
+        self.own = own;
         let mut entered = Vec::new();
         for (start, peer) in &mut self.peers {
             match view.by_start(*start).map(|member| member.role) {
@@ -194,19 +195,26 @@ impl Replication {
         }
     }
 
-    /// Takes one message of `peer`'s stream. One that cannot be read closes the stream.
+    /// Takes one message of `peer`'s stream. After one that cannot be read nothing more is taken.
     pub fn handle_message(&mut self, now: Time, peer: StartId, message: &[u8]) {
         if !self.peers.get(&peer).is_some_and(Peer::is_connected) {
             return;
         }
         match Message::decode(message) {
             Ok(message) => self.on_message(now, peer, message),
-            Err(_) => self.outputs.push_back(Output::Disconnect(peer)),
+            Err(_) => {
+                self.handle_peer_disconnected(now, peer);
+                self.outputs.push_back(Output::Slow(peer));
+            }
         }
     }
 
     /// Looks for members that do not keep up.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.judge_speed(now);
+    }
+
+    fn judge_speed(&mut self, now: Time) {
         let stall = self.bounds.stall_max;
         let last = self.log.last();
         for (start, peer) in &mut self.peers {
@@ -280,8 +288,9 @@ impl Replication {
     }
 
     /// All [`Output::Apply`] taken so far are in the dispatch tables.
-    pub fn handle_applied(&mut self) {
+    pub fn handle_applied(&mut self, now: Time) {
         self.apply_pending = false;
+        self.settle(now);
     }
 
     /// Takes the next thing to do. Entries and acknowledgements are packed only when everything else was taken, so that
@@ -340,7 +349,7 @@ impl Replication {
         let Some(view) = self.view.clone() else { return };
         let mut held_by_all = self.log.last();
         for member in view.members() {
-            if member.identity.start == self.start {
+            if member.slot == self.own {
                 continue;
             }
             let peer = self.peers.get(&member.identity.start);
@@ -364,6 +373,7 @@ impl Replication {
         if self.log.octets() > self.bounds.log_max {
             self.drop_laggards(now);
         }
+        self.judge_speed(now);
     }
 
     /// The log is full: whoever is behind half of it is told slow and, should it come back, starts from the digests.
@@ -373,7 +383,6 @@ impl Replication {
             if peer.needs() < half {
                 peer.disconnect(now);
                 self.outputs.push_back(Output::Slow(*start));
-                self.outputs.push_back(Output::Disconnect(*start));
             }
         }
         self.log.trim(half);

@@ -81,12 +81,13 @@ impl Seat {
         let policy = &base.config.policy;
         let mut missing = self.view.missing().to_vec();
         let mut members = Vec::new();
+        let slow = full.iter().fold(self.slow, |slow, slot| slow.or(self.peers[slot].last.slow));
         for member in self.view.members() {
             let keep = match member.role {
                 Role::Full => full.contains(member.slot),
                 Role::Learner => {
                     now.since(self.peers[member.slot].accepted_at) < policy.learner_silence
-                        && !self.shun.contains(member.slot)
+                        && !slow.contains(member.slot)
                 }
             };
             if !keep {
@@ -383,17 +384,20 @@ impl Seat {
         }
     }
 
-    pub(super) fn on_counted(&mut self, start: StartId) {
+    pub(super) fn on_counted(&mut self, now: Time, start: StartId) {
         if let Some(member) = self.view.by_start(start)
             && member.role == Role::Learner
         {
             self.counted = self.counted.with(member.slot);
+            // The others learn of it at once.
+            self.sent.next_round = self.sent.next_round.min(now);
         }
     }
 
-    pub(super) fn on_slow(&mut self, start: StartId) {
+    pub(super) fn on_slow(&mut self, now: Time, start: StartId) {
         if let Some(member) = self.view.by_start(start) {
             self.slow = self.slow.with(member.slot);
+            self.sent.next_round = self.sent.next_round.min(now);
         }
     }
 

@@ -441,7 +441,7 @@ impl World {
                         view.master().number()
                     )
                 });
-                self.nodes[node].replication.handle_view(now, &view);
+                self.nodes[node].replication.handle_view(now, &view, own);
                 self.links();
             }
             Output::Acquire { set, tenure, how } => {
@@ -486,15 +486,14 @@ impl World {
                     self.leave(node, sent);
                 }
             }
-            Replicated::Apply { .. } => self.nodes[node].replication.handle_applied(),
+            Replicated::Apply { .. } => self.nodes[node].replication.handle_applied(now),
             Replicated::HandOver { set, tenure, state } => {
                 self.nodes[node].app.take(set, &state);
                 self.nodes[node].membership.handle_taken(now, set, tenure.epoch);
             }
-            Replicated::Counted(start) => self.nodes[node].membership.handle_counted(start),
-            Replicated::Slow(start) => self.nodes[node].membership.handle_slow(start),
+            Replicated::Counted(start) => self.nodes[node].membership.handle_counted(now, start),
+            Replicated::Slow(start) => self.nodes[node].membership.handle_slow(now, start),
             Replicated::Deposed { set, .. } => self.nodes[node].app.release(set),
-            Replicated::Disconnect(_) => self.violate(format!("n{node} got an unreadable message")),
         }
     }
 
