@@ -9,7 +9,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use wire::{Change, CommitId, RecordId, RecordKind, Spi, Tenure, Time, WorkSet, Writer};
 
-use crate::config::{Config, Connection};
+use crate::config::{Config, Connection, RemoteSelectors};
 use crate::counters::Counters;
 use crate::deadline::Deadline;
 use crate::fault::{Reason, Refusal};
@@ -17,6 +17,7 @@ use crate::message::fragment::FragmentHeader;
 use crate::message::header::{ExchangeType, Header};
 use crate::message::payload::{PayloadType, PayloadWriter};
 use crate::output::{Event, Output, Path, RequestId, Role};
+use crate::pending::{PendingExchange, Verified};
 use crate::sa::{Direction, Exchange, InFlight, RequestKind, Sa, SaState};
 use auth::Identity;
 
@@ -27,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) tenures: HashMap<WorkSet, Tenure>,
     pub(crate) wall_clock: Option<(Time, Duration)>,
     pub(crate) outputs: VecDeque<Output>,
+    pub(crate) events: Vec<Event>,
     pub(crate) counters: Counters,
     /// Which SA waits for which answer of the driver, and for an address its pool. The driver answers each question once.
     pub(crate) waiting: HashMap<RequestId, (u64, Option<String>)>,
@@ -35,8 +37,8 @@ pub(crate) struct Core {
     pub(crate) spawned: Vec<Box<Sa>>,
     /// What an exchange asks to do with other SAs.
     pub(crate) commands: Vec<Command>,
-    /// Children that went, for the endpoint's index.
-    pub(crate) removed: Vec<Spi>,
+    /// Children that went: the driver is told when that is stored.
+    pub(crate) removed: Vec<(Spi, Reason)>,
     pub(crate) commits: u64,
     pub(crate) requests: u64,
 }
@@ -59,8 +61,9 @@ impl Core {
         self.outputs.push_back(output);
     }
 
+    /// Tells the operator, behind everything else: what is told is stored.
     pub(crate) fn event(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
+        self.events.push(event);
     }
 
     /// Counts a refusal and tells the operator.
@@ -294,9 +297,18 @@ impl Core {
         }
     }
 
+    /// Has a child removed, once the record says so: a node that dies before removes it when its heir has taken over.
     pub(crate) fn remove_child(&mut self, spi_in: Spi, reason: Reason) {
-        self.removed.push(spi_in);
-        self.output(Output::RemoveChild { spi_in, reason });
+        self.removed.push((spi_in, reason));
+    }
+
+    /// Gives back an address that a login did not come to use.
+    pub(crate) fn give_back(&mut self, verified: &Verified) {
+        let config = Arc::clone(&self.config);
+        let pool = connection(&config, &verified.connection).map(|c| &c.remote_selectors);
+        if let (Some(address), Some(RemoteSelectors::Pool(pool))) = (verified.address, pool) {
+            self.output(Output::ReleaseAddress { pool: pool.clone(), address });
+        }
     }
 
     /// Ends an SA on our side at once: children go, the address goes back, the record goes.
@@ -304,6 +316,9 @@ impl Core {
         let commit = self.forget(sa);
         for child in std::mem::take(&mut sa.state.children) {
             self.remove_child(child.spi_in, reason);
+        }
+        if let Some(PendingExchange::AnswerSignature(verified, _)) = sa.pending.as_deref().map(|p| &p.exchange) {
+            self.give_back(verified);
         }
         let carries_session = !matches!(sa.state.phase, crate::sa::Phase::Replaced { .. });
         if carries_session && reason != Reason::Rekeyed {

@@ -51,6 +51,7 @@ impl Endpoint {
             tenures: HashMap::new(),
             wall_clock: None,
             outputs: VecDeque::new(),
+            events: Vec::new(),
             counters: Counters::default(),
             waiting: HashMap::new(),
             spawned: Vec::new(),
@@ -229,11 +230,10 @@ impl Endpoint {
             return;
         }
         let load = Load { half_open: self.half_open.len(), sas: self.sas.len() };
-        if let Some(sa) = init::on_request(&mut self.core, now, path, home, header, datagram, load) {
-            let ike = sa.state.our_spi();
-            self.sas.insert(ike, sa);
-            self.settle(now, ike);
-        }
+        let opened = init::on_request(&mut self.core, now, path, home, header, datagram, load);
+        let ike = opened.as_ref().map_or(0, |sa| sa.state.our_spi());
+        self.sas.extend(opened.map(|sa| (ike, sa)));
+        self.settle(now, ike);
     }
 
     /// Does what is due at `now`.
@@ -436,8 +436,9 @@ impl Endpoint {
     fn settle(&mut self, now: Time, ike: u64) {
         let mut changed = vec![ike];
         loop {
-            for spi in std::mem::take(&mut self.core.removed) {
-                self.children.remove(&spi);
+            for (spi_in, reason) in std::mem::take(&mut self.core.removed) {
+                self.children.remove(&spi_in);
+                self.core.output(Output::RemoveChild { spi_in, reason });
             }
             for sa in std::mem::take(&mut self.core.spawned) {
                 changed.push(sa.state.our_spi());
@@ -454,6 +455,7 @@ impl Endpoint {
                 self.carry_out(now, command, &mut changed);
             }
         }
+        self.core.outputs.extend(std::mem::take(&mut self.core.events).into_iter().map(Output::Event));
     }
 
     fn index(&mut self, ike: u64) {

@@ -9,3 +9,6 @@ pub(crate) mod notify;
 pub(crate) mod payload;
 pub(crate) mod proposal;
 pub(crate) mod selectors;
+
+#[cfg(test)]
+mod oracle;

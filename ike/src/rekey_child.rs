@@ -169,6 +169,8 @@ pub(crate) fn send_request(core: &mut Core, now: Time, sa: &mut Sa, spi_in: Spi,
         spi: new.0.into(),
         rival: None,
         rival_nonce: None,
+        local,
+        remote,
         unknown: Default::default(),
     };
     core.request(now, sa, ExchangeType::CreateChildSa, RequestKind::RekeyChild(spi_in), &w, Some(Box::new(exchange)));
@@ -190,7 +192,7 @@ pub(crate) fn on_answer(
     }
     let config = Arc::clone(&core.config);
     let made = match connection(&config, &sa.state.connection) {
-        Some(connection) => made(sa, connection, payloads, old, exchange).map(|made| (connection, made)),
+        Some(connection) => made(connection, payloads, exchange).map(|made| (connection, made)),
         None => Err(Refusal::NoProposalChosen),
     };
     let (connection, made) = match made {
@@ -223,14 +225,7 @@ pub(crate) fn on_answer(
     }
 }
 
-fn made<'n>(
-    sa: &Sa,
-    connection: &Connection,
-    payloads: &Payloads<'n>,
-    old: Spi,
-    exchange: &'n Exchange,
-) -> Result<Made<'n>, Refusal> {
-    let old = sa.state.children.iter().find(|c| c.spi_in == old).ok_or(Refusal::ChildSaNotFound)?;
+fn made<'n>(connection: &Connection, payloads: &Payloads<'n>, exchange: &'n Exchange) -> Result<Made<'n>, Refusal> {
     let syntax = |_| Refusal::Syntax;
     let nonce_r = payloads.exactly_one(PayloadType::Nonce).and_then(decode_nonce).map_err(syntax)?;
     let group = exchange.group.map(|g| g.0);
@@ -239,7 +234,7 @@ fn made<'n>(
         payloads,
         Role::Initiator,
         (&offered, WithGroup::Yes),
-        (&old.local, &old.remote),
+        (&exchange.local, &exchange.remote),
         (&exchange.nonce, nonce_r),
     )?;
     if made.suite.group.is_some() {

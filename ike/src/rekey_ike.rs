@@ -157,6 +157,8 @@ pub(crate) fn send_request(core: &mut Core, now: Time, sa: &mut Sa, group: Optio
         spi,
         rival: None,
         rival_nonce: None,
+        local: Vec::new(),
+        remote: Vec::new(),
         unknown: Default::default(),
     };
     core.request(now, sa, ExchangeType::CreateChildSa, RequestKind::RekeyIke, &w, Some(Box::new(exchange)));

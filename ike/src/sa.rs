@@ -196,6 +196,10 @@ wire::record! {
         5 => pub(crate) rival: Option<u64>,
         /// The lower nonce of the peer's exchange.
         6 => pub(crate) rival_nonce: Option<Box<[u8]>>,
+        /// Inner addresses on our side, as offered for a child: the old one may be gone when the answer comes.
+        7 => pub(crate) local: Vec<TrafficSelector>,
+        /// Inner addresses on the peer's side, as offered.
+        8 => pub(crate) remote: Vec<TrafficSelector>,
     }
 }
 

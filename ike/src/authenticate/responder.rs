@@ -237,6 +237,7 @@ fn prove(core: &mut Core, now: Time, sa: &mut Sa, verified: Box<Verified>) {
             let Phase::AwaitAuth(half_open) = &sa.state.phase else { return };
             let Some(scheme) = SignatureScheme::choose(*kind, &half_open.peer_hashes) else {
                 let path = verified.path;
+                core.give_back(&verified);
                 core.refuse(path, Refusal::AuthMethod, Some(verified.identity));
                 return fail(core, now, sa, path, Refusal::AuthMethod);
             };
@@ -276,6 +277,7 @@ pub(crate) fn on_answer_signature(
         }
         Err(SignError) => {
             let path = verified.path;
+            core.give_back(&verified);
             core.refuse(path, Refusal::OwnSignature, Some(verified.identity));
             fail(core, now, sa, path, Refusal::OwnSignature);
         }
