@@ -52,6 +52,27 @@ impl Capture {
 
     /// Waits for the next frame, for [`WAIT`] at most.
     pub(super) fn next(&mut self) -> Result<Option<Frame<'_>>> {
+        let (received, port) = loop {
+            match self.receive()? {
+                None => return Ok(None),
+                // What the bridge itself sends comes from no port.
+                Some((received, port)) if received >= VNET_HEADER && self.ports.contains_key(&port) => {
+                    break (received, port);
+                }
+                Some(_) => {}
+            }
+        };
+        let mut header = [0; VNET_HEADER];
+        let mut bytes = self.buffer.get(..received).unwrap_or_default();
+        bytes.read_exact(&mut header).context("the header of a received frame")?;
+        let [_, kind, _, _, low, high, ..] = header;
+        let segment = (kind == GSO_UDP_L4).then(|| u16::from_ne_bytes([low, high]));
+        let port = self.ports.get(&port).map_or("", String::as_str);
+        Ok(Some(Frame { port, bytes, segment }))
+    }
+
+    /// Receives one frame into the buffer; returns its length and the interface that it came in from.
+    fn receive(&mut self) -> Result<Option<(usize, i32)>> {
         // SAFETY: all-zero bytes are a valid sockaddr_ll.
         let mut from: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut from_length = libc::socklen_t::try_from(mem::size_of::<libc::sockaddr_ll>())?;
@@ -66,26 +87,18 @@ impl Capture {
                 &raw mut from_length,
             )
         };
-        let Ok(received) = usize::try_from(received) else {
-            let error = std::io::Error::last_os_error();
-            let kind = error.kind();
-            // packet(7) with PACKET_VNET_HDR: a kind of train that the header cannot describe.
-            if kind == ErrorKind::InvalidInput {
-                self.dropped += 1;
-            } else if !matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
-                return Err(error).context("receive from the switch");
-            }
-            return Ok(None);
-        };
-        let Some(port) = self.ports.get(&from.sll_ifindex) else { return Ok(None) };
-        let mut header = [0; VNET_HEADER];
-        let Some(mut start) = self.buffer.get(..received) else { return Ok(None) };
-        if start.read_exact(&mut header).is_err() {
-            return Ok(None);
+        if let Ok(received) = usize::try_from(received) {
+            return Ok(Some((received, from.sll_ifindex)));
         }
-        let [_, kind, _, _, low, high, ..] = header;
-        let segment = (kind == GSO_UDP_L4).then(|| u16::from_ne_bytes([low, high]));
-        Ok(Some(Frame { port, bytes: start, segment }))
+        let error = std::io::Error::last_os_error();
+        let kind = error.kind();
+        // packet(7) with PACKET_VNET_HDR: a kind of train that the header cannot describe.
+        if kind == ErrorKind::InvalidInput {
+            self.dropped += 1;
+        } else if !matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
+            return Err(error).context("receive from the switch");
+        }
+        Ok(None)
     }
 
     /// Adds the frames that the kernel dropped since the last call to [`dropped`](Self::dropped).
