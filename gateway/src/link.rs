@@ -104,6 +104,8 @@ pub enum Event {
         tenure: Tenure,
         /// Who owns it still.
         from: Slot,
+        /// The state so far: enough to know whose packets are to be queued.
+        records: Records,
     },
     /// Planned move away: stop the set, empty its queues, say [`Handle::hand_over`].
     Stop {

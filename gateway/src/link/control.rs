@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cluster::StartId;
 use cluster::membership::{self, Act, How, Link, Probe};
@@ -25,6 +27,10 @@ enum Port {
     Word = 3,
 }
 
+/// Inputs of each kind that are taken before anything is sent.
+const BATCH: usize = 64;
+/// Sleep without a deadline.
+const IDLE: Duration = Duration::from_secs(3600);
 /// Octets that may wait for a neighbour before a packet handed on to it is dropped instead.
 const HAND_ON_QUEUED_MAX: usize = 256 << 10;
 
@@ -58,6 +64,14 @@ pub(super) enum Command {
     Stop,
     #[cfg(test)]
     Die,
+}
+
+/// How the thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Goodbye,
+    #[cfg(test)]
+    Silent,
 }
 
 /// A change of an engine that waits to be committed.
@@ -128,28 +142,55 @@ impl Control {
         mut commands: mpsc::UnboundedReceiver<Command>,
     ) {
         loop {
-            // What membership says comes first: it may take away what a command or message is about.
-            while let Ok(notice) = notices.try_recv() {
-                self.on_notice(notice);
-            }
-            self.act();
-            tokio::select! {
+            let due = self.replication.poll_timeout().map(|at| at - boot_time());
+            let command = tokio::select! {
+                // What membership says comes first: it may take away what a command or message is about.
+                biased;
                 notice = notices.recv() => match notice {
-                    Some(notice) => self.on_notice(notice),
+                    Some(notice) => {
+                        self.on_notice(notice);
+                        None
+                    }
                     None => return,
                 },
                 event = sessions.next() => match event {
-                    Some(event) => self.on_session(event),
+                    Some(event) => {
+                        self.on_session(event);
+                        None
+                    }
                     None => return,
                 },
-                command = commands.recv() => match command {
-                    Some(Command::Stop) | None => break,
-                    #[cfg(test)]
-                    Some(Command::Die) => return,
-                    Some(command) => self.on_command(command),
-                },
+                command = commands.recv() => Some(command.unwrap_or(Command::Stop)),
+                () = tokio::time::sleep(due.unwrap_or(IDLE)), if due.is_some() => {
+                    self.replication.handle_timeout(boot_time());
+                    None
+                }
+            };
+            let mut ended = command.map(|command| self.on_command(command));
+            // What else has come goes into the same messages.
+            for _ in 0..BATCH {
+                while let Ok(notice) = notices.try_recv() {
+                    self.on_notice(notice);
+                }
+                let event = sessions.try_next();
+                let command = commands.try_recv().ok();
+                if event.is_none() && command.is_none() {
+                    break;
+                }
+                if let Some(event) = event {
+                    self.on_session(event);
+                }
+                if let Some(command) = command {
+                    ended = ended.filter(|flow| flow.is_break()).or_else(|| Some(self.on_command(command)));
+                }
             }
             self.act();
+            match ended {
+                Some(ControlFlow::Break(Ending::Goodbye)) => break,
+                #[cfg(test)]
+                Some(ControlFlow::Break(Ending::Silent)) => return,
+                Some(ControlFlow::Continue(())) | None => {}
+            }
         }
         self.transport.close().await;
     }
@@ -187,7 +228,7 @@ impl Control {
         let now = boot_time();
         match output {
             Told::View { view, own } => {
-                self.replication.handle_view(now, &view, own);
+                self.replication.handle_view(now, &view);
                 self.view = Some(CurrentView { view, own });
                 self.tell(Event::View(self.view.clone()));
                 if self.keys.handle_view(true) {
@@ -205,7 +246,10 @@ impl Control {
                 self.tell(Event::Acquire { set, tenure, how, records });
             }
             Told::Release { set } => self.lose(set),
-            Told::Prepare { set, tenure, from } => self.tell(Event::Prepare { set, tenure, from }),
+            Told::Prepare { set, tenure, from } => {
+                let records = self.records(set);
+                self.tell(Event::Prepare { set, tenure, from, records });
+            }
             Told::Stop { set, to, tenure } => self.tell(Event::Stop { set, to, tenure }),
             Told::Abandon { set } => self.tell(Event::Abandon(set)),
             Told::JoinAsked(identity) => self.realtime.order(Order::JoinVerdict(identity.start, Ok(()))),
@@ -280,7 +324,7 @@ impl Control {
         }
     }
 
-    fn on_command(&mut self, command: Command) {
+    fn on_command(&mut self, command: Command) -> ControlFlow<Ending> {
         match command {
             Command::Put { engine, commit, id, change } => self.put(engine, commit, id, change),
             Command::Prepared(set) => self.realtime.order(Order::Prepared(set)),
@@ -303,10 +347,11 @@ impl Control {
             Command::Act { name, act, answer } => {
                 let _ = answer.send(self.on_act(name, act));
             }
-            Command::Stop => {}
+            Command::Stop => return ControlFlow::Break(Ending::Goodbye),
             #[cfg(test)]
-            Command::Die => {}
+            Command::Die => return ControlFlow::Break(Ending::Silent),
         }
+        ControlFlow::Continue(())
     }
 
     fn put(&mut self, engine: Engine, commit: CommitId, id: RecordId, change: Change) {
@@ -349,10 +394,15 @@ impl Control {
                 Output::Counted(peer) => self.realtime.order(Order::Counted(peer)),
                 Output::Slow(peer) => self.realtime.order(Order::Slow(peer)),
                 Output::Deposed { set, .. } => self.lose(set),
+                Output::Disconnect(peer) => {
+                    if let Some(peer) = self.peer(peer) {
+                        self.transport.disconnect(peer);
+                    }
+                }
             }
             if applied {
                 applied = false;
-                self.replication.handle_applied(boot_time());
+                self.replication.handle_applied();
             }
         }
     }

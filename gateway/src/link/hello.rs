@@ -28,10 +28,10 @@ record! {
 /// Why two nodes do not form a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// The node ends its work: no fault.
-    Goodbye,
     /// Another session with the same node has taken this one's place: no fault.
     Replaced,
+    /// The node ends its work: no fault.
+    Goodbye,
     /// The other side's certificate comes from another CA.
     UnknownCa,
     /// The other side's certificate is expired, not yet valid, or not made for this use.
@@ -58,8 +58,8 @@ pub enum Refusal {
 
 impl Refusal {
     const ALL: [Self; 13] = [
-        Self::Goodbye,
         Self::Replaced,
+        Self::Goodbye,
         Self::UnknownCa,
         Self::Certificate,
         Self::Name,
@@ -76,8 +76,9 @@ impl Refusal {
     /// The number that closes a connection for that reason. Numbers are for ever.
     pub(super) const fn code(self) -> u32 {
         match self {
-            Self::Goodbye => 0,
-            Self::Replaced => 1,
+            // What a connection says that is let go without a word.
+            Self::Replaced => 0,
+            Self::Goodbye => 1,
             Self::UnknownCa => 2,
             Self::Certificate => 3,
             Self::Name => 4,
@@ -96,8 +97,8 @@ impl Refusal {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Goodbye => "goodbye",
             Self::Replaced => "replaced",
+            Self::Goodbye => "goodbye",
             Self::UnknownCa => "unknown_ca",
             Self::Certificate => "certificate",
             Self::Name => "name",

@@ -148,7 +148,7 @@ fn three_nodes_found_replicate_lose_one_and_take_it_back() {
     println!("view of three after {formed:?}");
     let spread = until("all sets owned", &all, || all.iter().map(|n| n.owned()).sum::<usize>() == WorkSet::COUNT);
     println!("all sets owned {spread:?} later: {:?}", all.map(Node::owned));
-    assert!(all.iter().all(|n| n.lease.load(Ordering::Relaxed) > 0), "all hold a lease");
+    until("leases", &all, || all.iter().all(|n| n.lease.load(Ordering::Relaxed) > 0));
 
     // One record in each set of node 3, committed one by one.
     let sets: Vec<_> = three.seen.lock().unwrap().owned.keys().copied().collect();

@@ -131,6 +131,7 @@ struct Shared {
 struct PeerState {
     session: Mutex<Option<Session>>,
     installing: tokio::sync::Mutex<()>,
+    dialling: tokio::sync::Mutex<()>,
     /// Wakes the dialling task: the session is gone, or the neighbour was heard.
     wake: Notify,
     /// The last refusal that was reported, so that each is reported once.
@@ -198,6 +199,13 @@ impl Transport {
             Refused::ours(Refusal::Silent, "it returns after a silence".into()).close(&session.connection);
         }
         self.shared.peer(peer).wake.notify_one();
+    }
+
+    /// Ends the session with that neighbour: it says what cannot be read. The next one begins afresh.
+    pub fn disconnect(&self, peer: Peer) {
+        if let Some(session) = self.shared.session(peer).as_ref() {
+            Refused::ours(Refusal::Protocol, "a message cannot be read".into()).close(&session.connection);
+        }
     }
 
     /// The network in which that neighbour is at `address` carries nothing more from it.

@@ -11,7 +11,7 @@ use super::session::{self, Session};
 use super::{Event, PING_EVERY, Peer, Shared};
 
 /// Time for a session to form on one network before the next is tried as well.
-const DIAL_STAGGER: Duration = Duration::from_millis(60);
+const DIAL_STAGGER: Duration = Duration::from_millis(100);
 /// Time for a session to form at all.
 const DIAL_MAX: Duration = Duration::from_secs(2);
 /// The pause after a failed attempt doubles from here …
@@ -96,6 +96,11 @@ impl Shared {
             .connect(address, name)
             .map_err(|error| Refused::ours(Refusal::Protocol, format!("cannot dial {address}: {error}")))?;
         let connection = connecting.await.map_err(|error| Refused::from_connection(&error))?;
+        // The other networks' attempts end here if one of them has formed the session meanwhile.
+        let _one = self.peer(peer).dialling.lock().await;
+        if self.session(peer).is_some() {
+            return Ok(());
+        }
         let (mut send, mut recv) = connection.open_bi().await.map_err(|error| Refused::from_connection(&error))?;
         let (own, ours) = self.hello();
         session::write_frame(&mut send, &ours).await?;
