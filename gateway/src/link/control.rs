@@ -228,7 +228,7 @@ impl Control {
         let now = boot_time();
         match output {
             Told::View { view, own } => {
-                self.replication.handle_view(now, &view);
+                self.replication.handle_view(now, &view, own);
                 self.view = Some(CurrentView { view, own });
                 self.tell(Event::View(self.view.clone()));
                 if self.keys.handle_view(true) {
@@ -394,15 +394,10 @@ impl Control {
                 Output::Counted(peer) => self.realtime.order(Order::Counted(peer)),
                 Output::Slow(peer) => self.realtime.order(Order::Slow(peer)),
                 Output::Deposed { set, .. } => self.lose(set),
-                Output::Disconnect(peer) => {
-                    if let Some(peer) = self.peer(peer) {
-                        self.transport.disconnect(peer);
-                    }
-                }
             }
             if applied {
                 applied = false;
-                self.replication.handle_applied();
+                self.replication.handle_applied(boot_time());
             }
         }
     }

@@ -278,11 +278,11 @@ impl Loop {
                 let _ = self.seal.use_group(generation);
             }
             Order::JoinVerdict(start, verdict) => self.membership.handle_join_verdict(now, start, verdict),
-            Order::Counted(start) => self.membership.handle_counted(start),
-            Order::Slow(start) => self.membership.handle_slow(start),
+            Order::Counted(start) => self.membership.handle_counted(now, start),
+            Order::Slow(start) => self.membership.handle_slow(now, start),
             Order::Prepared(set) => self.membership.handle_prepared(now, set),
             Order::Taken(set, epoch) => self.membership.handle_taken(now, set, epoch),
-            Order::OutsideLink(link) => self.membership.handle_outside_link(link),
+            Order::OutsideLink(link) => self.membership.handle_outside_link(now, link),
             Order::Probe(probe) => self.membership.handle_probe(now, probe),
             Order::Act(slot, act) => self.membership.handle_act(now, slot, act),
             Order::Stop => {}

@@ -201,13 +201,6 @@ impl Transport {
         self.shared.peer(peer).wake.notify_one();
     }
 
-    /// Ends the session with that neighbour: it says what cannot be read. The next one begins afresh.
-    pub fn disconnect(&self, peer: Peer) {
-        if let Some(session) = self.shared.session(peer).as_ref() {
-            Refused::ours(Refusal::Protocol, "a message cannot be read".into()).close(&session.connection);
-        }
-    }
-
     /// The network in which that neighbour is at `address` carries nothing more from it.
     pub fn network_silent(&self, peer: Peer, address: IpAddr) {
         if let Some(session) = self.shared.session(peer).as_ref()
