@@ -311,6 +311,12 @@ impl Cluster {
         self.directory.join("cluster.toml")
     }
 
+    /// The prefix of all names of its lab.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        self.lab.prefix()
+    }
+
     /// A namespace on the network between the nodes, with the address 10.255.0.`host`.
     ///
     /// # Errors
@@ -594,7 +600,7 @@ impl Node {
 }
 
 /// The gateway program: next to the running program, or what `CRYPTOCLUSTER` names.
-fn gateway_program() -> Result<PathBuf> {
+pub(crate) fn gateway_program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CRYPTOCLUSTER") {
         return Ok(path.into());
     }
@@ -612,7 +618,7 @@ fn mount_bpffs() -> Result<()> {
     Ok(())
 }
 
-fn write_secret(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(())
