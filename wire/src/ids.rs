@@ -54,12 +54,14 @@ impl Slot {
 
     /// Makes the slot with that number.
     #[must_use]
+    #[inline]
     pub const fn new(number: u8) -> Option<Self> {
         if number < 16 { Some(Self(number)) } else { None }
     }
 
     /// The number, 0 to 15.
     #[must_use]
+    #[inline]
     pub const fn number(self) -> u8 {
         self.0
     }

@@ -57,18 +57,21 @@ impl<'a> Reader<'a> {
 
     /// Octets not yet read.
     #[must_use]
+    #[inline]
     pub const fn remaining(&self) -> usize {
         self.rest.len()
     }
 
     /// Whether all octets were read.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Makes an error that points at the current octet.
     #[must_use]
+    #[inline]
     pub const fn error(&self, field: &'static str, cause: Cause) -> DecodeError {
         DecodeError { field, offset: self.offset, cause }
     }
@@ -77,6 +80,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than `len` octets are left.
+    #[inline]
     pub fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], DecodeError> {
         let Some((head, tail)) = self.rest.split_at_checked(len) else {
             return Err(self.error(field, Cause::Short));
@@ -98,6 +102,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than `N` octets are left.
+    #[inline]
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let short = self.error(field, Cause::Short);
         self.bytes(field, N)?.try_into().map_err(|_| short)
@@ -116,6 +121,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// No octet is left.
+    #[inline]
     pub fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
         self.array(field).map(u8::from_be_bytes)
     }
@@ -124,6 +130,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than two octets are left.
+    #[inline]
     pub fn u16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
         self.array(field).map(u16::from_be_bytes)
     }
@@ -132,6 +139,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than four octets are left.
+    #[inline]
     pub fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
         self.array(field).map(u32::from_be_bytes)
     }
@@ -140,6 +148,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than eight octets are left.
+    #[inline]
     pub fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         self.array(field).map(u64::from_be_bytes)
     }
@@ -148,6 +157,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than sixteen octets are left.
+    #[inline]
     pub fn u128(&mut self, field: &'static str) -> Result<u128, DecodeError> {
         self.array(field).map(u128::from_be_bytes)
     }
@@ -156,6 +166,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Octets are left over.
+    #[inline]
     pub const fn finish(&self, field: &'static str) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.error(field, Cause::Trailing)) }
     }

@@ -56,7 +56,6 @@ impl Seat {
         if now < self.retry_at {
             return Next::Stay;
         }
-        let Some(view) = self.wanted_view(base, now) else { return Next::Stay };
         // A vote that was given must lead to a view, whoever gave it: the voter echoes in the old one no more.
         let id = self.view.id();
         let voted = self.view.full().without(self.own).iter().any(|slot| {
@@ -64,6 +63,13 @@ impl Seat {
             last.view == id && last.voted != 0
         });
         let undecided = voted || self.acceptor.accepted.is_some();
+        let quiet = self.hears(base, now) == self.view.full()
+            && self.view.all() == self.view.full()
+            && !self.applicants.iter().any(|applicant| applicant.approved);
+        if quiet && !undecided {
+            return Next::Stay;
+        }
+        let Some(view) = self.wanted_view(base, now) else { return Next::Stay };
         if !undecided && view.members() == self.view.members() && view.missing() == self.view.missing() {
             return Next::Stay;
         }

@@ -454,6 +454,9 @@ impl Replication {
 
     /// Answers requests for whole sets, one at a time for each peer, so that they never fill the log.
     fn serve_wants(&mut self) {
+        if self.peers.values().all(|peer| peer.wanted.is_empty()) {
+            return;
+        }
         let mut served = Vec::new();
         let last = self.log.last();
         for (start, peer) in &mut self.peers {

@@ -82,8 +82,9 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) now: u64,
     pub(crate) rng: StdRng,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    bodies: HashMap<u64, Event>,
+    events: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    bodies: Vec<Option<Event>>,
+    free: Vec<usize>,
     sequence: u64,
     pub(crate) nodes: Vec<Node>,
     clients: Vec<Client>,
@@ -129,7 +130,8 @@ impl World {
             now: 0,
             rng: StdRng::seed_from_u64(plan.seed),
             events: BinaryHeap::new(),
-            bodies: HashMap::new(),
+            bodies: Vec::new(),
+            free: Vec::new(),
             sequence: 0,
             nodes: Vec::new(),
             clients: Vec::new(),
@@ -211,8 +213,12 @@ impl World {
 
     fn at(&mut self, at: u64, event: Event) {
         self.sequence += 1;
-        self.events.push(Reverse((at, self.sequence)));
-        self.bodies.insert(self.sequence, event);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.bodies.push(None);
+            self.bodies.len() - 1
+        });
+        self.bodies[place] = Some(event);
+        self.events.push(Reverse((at, self.sequence, place)));
     }
 
     pub(crate) fn heal_at(&mut self, after: u64, heal: Heal) {
@@ -233,14 +239,16 @@ impl World {
     /// Runs to the end, or to the first violation.
     pub(crate) fn run(&mut self) {
         let end = self.plan.minutes * 60 * S;
-        while let Some(Reverse((at, key))) = self.events.pop() {
+        while let Some(Reverse((at, _, place))) = self.events.pop() {
             if at > end || !self.check.violations.is_empty() {
                 break;
             }
             self.now = at;
             self.check.events += 1;
-            let Some(event) = self.bodies.remove(&key) else { continue };
-            self.handle(event);
+            self.free.push(place);
+            if let Some(event) = self.bodies[place].take() {
+                self.handle(event);
+            }
         }
         if self.check.violations.is_empty() {
             self.judge_end();
@@ -402,7 +410,7 @@ impl World {
             let target = usize::from(v4.ip().octets()[3]) - 1;
             let network = to.network.number();
             self.check.datagrams += 1;
-            if self.cut.contains(&(network, node, target)) || self.chance(self.loss) {
+            if self.is_cut(network, node, target) || self.chance(self.loss) {
                 continue;
             }
             let sender = self.nodes[node].membership.identity().start;
@@ -420,6 +428,10 @@ impl World {
             }
         }
         self.pool.push(buffer);
+    }
+
+    fn is_cut(&self, network: u8, from: usize, to: usize) -> bool {
+        !self.cut.is_empty() && self.cut.contains(&(network, from, to))
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -500,7 +512,7 @@ impl World {
     fn linked(&self, a: usize, b: usize) -> bool {
         (0..self.plan.networks).any(|network| {
             let network = u8::try_from(network).unwrap();
-            !self.cut.contains(&(network, a, b)) && !self.cut.contains(&(network, b, a))
+            !self.is_cut(network, a, b) && !self.is_cut(network, b, a)
         })
     }
 
