@@ -169,3 +169,30 @@ fn cut(world: &mut World, from: usize, to: usize) {
         world.cut.insert((network as u8, from, to));
     }
 }
+
+/// Cuts a pair, both ways.
+pub(crate) fn split(world: &mut World, a: usize, b: usize) {
+    cut(world, a, b);
+    cut(world, b, a);
+}
+
+/// Of five nodes under master 0, node 3 is heard by node 4 alone. A few milliseconds later 0 and 1 lose node 4, which 2
+/// and 3 still echo: the view without 3 is made while 0 still counts 4 in, and the next one removes 4 with the votes of
+/// 0 and 1, half of four with the master. The lease that 2 and 3 gave to 4 then runs on for L, but for the rule that a
+/// view stands L + 2 ms.
+pub(crate) fn quick_views(world: &mut World) {
+    let Some(master) = master(world) else { return };
+    if world.nodes.iter().any(|node| node.membership.view().is_none_or(|view| view.full().len() != 5)) {
+        return;
+    }
+    let node = |offset: usize| (master + offset) % 5;
+    for other in 0..3 {
+        split(world, node(3), node(other));
+    }
+    for other in 0..2 {
+        let after = MS + world.random(5 * MS);
+        world.heal_at(after, Heal::Split(node(4), node(other)));
+    }
+    world.heal_at(400 * MS, Heal::Cuts);
+    *world.check.faults.entry("two views in quick succession").or_default() += 1;
+}

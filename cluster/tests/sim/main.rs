@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use app::AppBug;
 use cluster::Policy;
-use world::{Check, MS, Plan, World};
+use world::{Check, MS, Plan, Script, World};
 
 /// A seed says everything about its run.
 fn plan(seed: u64, minutes: u64) -> Plan {
@@ -23,7 +23,7 @@ fn plan(seed: u64, minutes: u64) -> Plan {
         _ => 5,
     };
     let networks = if seed % 3 == 0 { 2 } else { 1 };
-    Plan { seed, nodes, networks, minutes, policy: Policy::default(), bug: AppBug::None }
+    Plan { seed, nodes, networks, minutes, policy: Policy::default(), bug: AppBug::None, script: Script::Random }
 }
 
 fn run(plan: Plan) -> Check {
@@ -133,7 +133,21 @@ fn main() {
     );
     println!("sim: faults {:?}", total.faults);
     if !single && argument("--no-bugs").is_none() {
-        failed |= !finds("no wait between two view changes", |plan| plan.policy.view_stands = Duration::ZERO, 200, 10);
+        let quick = |plan: &mut Plan| (plan.nodes, plan.networks, plan.script) = (5, 1, Script::QuickViews);
+        let plans = (1..=8).map(|seed| {
+            let mut plan = plan(seed, 2);
+            quick(&mut plan);
+            plan
+        });
+        for violation in run_all(plans.collect()).into_iter().flat_map(|check| check.violations) {
+            failed = true;
+            println!("VIOLATION {violation} (two views in quick succession)");
+        }
+        let hasty = |plan: &mut Plan| {
+            quick(plan);
+            plan.policy.view_stands = Duration::ZERO;
+        };
+        failed |= !finds("no wait between two view changes", hasty, 64, 2);
         failed |= !finds(
             "no wait for silence before the vote",
             |plan| plan.policy.silence = Duration::from_millis(15),

@@ -25,6 +25,16 @@ pub(crate) struct Plan {
     pub(crate) minutes: u64,
     pub(crate) policy: Policy,
     pub(crate) bug: AppBug,
+    pub(crate) script: Script,
+}
+
+/// Which faults a run injects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Script {
+    /// Any, at random.
+    Random,
+    /// Two views in quick succession, of which the second removes an owner that the first still leaned on.
+    QuickViews,
 }
 
 #[derive(Debug)]
@@ -48,6 +58,7 @@ pub(crate) enum Heal {
     Cuts,
     Air,
     Kill(usize),
+    Split(usize, usize),
 }
 
 pub(crate) struct Node {
@@ -300,8 +311,16 @@ impl World {
             Event::Data => self.data(),
             Event::Fault => {
                 if self.now < self.quiet_from {
-                    crate::faults::inject(self);
-                    let wait = S + self.random(6 * S);
+                    let wait = match self.plan.script {
+                        Script::Random => {
+                            crate::faults::inject(self);
+                            S + self.random(6 * S)
+                        }
+                        Script::QuickViews => {
+                            crate::faults::quick_views(self);
+                            3 * S
+                        }
+                    };
                     self.at(self.now + wait, Event::Fault);
                 } else {
                     self.cut.clear();
@@ -330,6 +349,7 @@ impl World {
                 self.log(|| "cuts healed".into());
             }
             Heal::Air => (self.loss, self.duplicate, self.reorder) = (0, 0, 0),
+            Heal::Split(a, b) => crate::faults::split(self, a, b),
             Heal::Kill(node) => {
                 if crate::faults::may_disturb(self, &[node], true) {
                     self.kill(node);
@@ -678,7 +698,11 @@ impl World {
         for node in 0..self.nodes.len() {
             self.data_of(node);
         }
-        self.at(self.now + 50 * MS, Event::Data);
+        let interval = match self.plan.script {
+            Script::Random => 50 * MS,
+            Script::QuickViews => 4 * MS,
+        };
+        self.at(self.now + interval, Event::Data);
     }
 
     fn data_of(&mut self, node: usize) {
