@@ -25,7 +25,7 @@ pub(crate) const SUPERSEDED_MAX: Duration = Duration::from_secs(60);
 /// Time until we try again after TEMPORARY_FAILURE; a random part up to as much again is added. RFC 7296 §2.25 asks for a wait.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(3);
 /// Time until we try again after another error. Our policy.
-const RETRY_AFTER_ERROR: Duration = Duration::from_secs(60);
+pub(crate) const RETRY_AFTER_ERROR: Duration = Duration::from_secs(60);
 /// Octets of our nonces.
 const NONCE_LEN: usize = 32;
 /// Groups that a peer may use for a rekey where we ask for none: more than we want is welcome.
@@ -121,6 +121,14 @@ fn suites(connection: &Connection, group: Option<u16>) -> Vec<EspProposal> {
     own.chain(more.map(|s| EspProposal { group, ..*s })).collect()
 }
 
+/// What we offer for a rekey: the suites of the connection, and behind them, where they have no group, the same with each
+/// group, for a peer that demands forward secrecy.
+fn offer(connection: &Connection) -> Vec<EspProposal> {
+    let own = connection.esp_proposals.iter().copied();
+    let plain = connection.esp_proposals.iter().filter(|s| s.group.is_none());
+    own.chain(plain.flat_map(|s| GROUPS.map(|group| EspProposal { group: Some(group), ..*s }))).collect()
+}
+
 /// The responder's half of a key exchange: our public value and the secret.
 pub(crate) fn agree(
     core: &mut Core,
@@ -137,12 +145,12 @@ pub(crate) fn agree(
 pub(crate) fn send_request(core: &mut Core, now: Time, sa: &mut Sa, spi_in: Spi, group: Option<Group>) {
     let config = Arc::clone(&core.config);
     let Some(connection) = connection(&config, &sa.state.connection) else {
-        postpone(core, now, sa, RETRY_AFTER_ERROR);
-        return;
+        return try_later(now, sa, spi_in);
     };
+    let offer = offer(connection);
     let Some(old) = sa.state.children.iter().find(|c| c.spi_in == spi_in) else { return };
     let (local, remote) = (old.local.clone(), old.remote.clone());
-    let group = group.or_else(|| connection.esp_proposals.first().and_then(|s| s.group));
+    let group = group.or_else(|| offer.iter().find_map(|s| s.group));
     let nonce = core.random::<NONCE_LEN>();
     let new = core.draw_child_spi(sa.state.home());
     let seed = core.random::<{ DhPrivate::SEED_LEN }>();
@@ -153,7 +161,7 @@ pub(crate) fn send_request(core: &mut Core, now: Time, sa: &mut Sa, spi_in: Spi,
     });
 
     w.payload(PayloadType::SecurityAssociation, |w| {
-        proposal::encode_esp(w, &connection.esp_proposals, new, WithGroup::Yes);
+        proposal::encode_esp(w, &offer, new, WithGroup::Yes);
     });
     w.payload(PayloadType::Nonce, |w| w.bytes(&nonce));
     if let Some(group) = group {
@@ -229,7 +237,8 @@ fn made<'n>(connection: &Connection, payloads: &Payloads<'n>, exchange: &'n Exch
     let syntax = |_| Refusal::Syntax;
     let nonce_r = payloads.exactly_one(PayloadType::Nonce).and_then(decode_nonce).map_err(syntax)?;
     let group = exchange.group.map(|g| g.0);
-    let offered: Vec<EspProposal> = connection.esp_proposals.iter().copied().filter(|s| s.group == group).collect();
+    let offered: Vec<EspProposal> =
+        offer(connection).into_iter().filter(|s| s.group.is_none() || s.group == group).collect();
     let mut made = child::made(
         payloads,
         Role::Initiator,
@@ -271,14 +280,21 @@ fn on_error(
             let wanted = wanted_group(payloads);
             let config = Arc::clone(&core.config);
             let offered = connection(&config, &sa.state.connection)
-                .is_some_and(|c| c.esp_proposals.iter().any(|s| s.group.is_some() && s.group == wanted));
+                .is_some_and(|c| offer(c).iter().any(|s| s.group.is_some() && s.group == wanted));
             if offered && wanted != exchange.group.map(|g| g.0) {
                 send_request(core, now, sa, old, wanted);
             } else {
-                postpone(core, now, sa, RETRY_AFTER_ERROR);
+                try_later(now, sa, old);
             }
         }
-        _ => postpone(core, now, sa, RETRY_AFTER_ERROR),
+        _ => try_later(now, sa, old),
+    }
+}
+
+/// The child is not rekeyed for a while; its lifetime goes on, and so does all else.
+fn try_later(now: Time, sa: &mut Sa, spi_in: Spi) {
+    if let Some(child) = sa.state.child_mut(spi_in) {
+        child.rekey_at = Deadline::after(now, RETRY_AFTER_ERROR);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::message::notify::NotifyType;
 use crate::message::payload::{KeyExchange, PayloadType, PayloadWriter, Payloads, decode_nonce};
 use crate::message::proposal;
 use crate::output::{Event, Path, Role};
-use crate::rekey_child::{RETRY_AFTER, RekeyRefusal, SUPERSEDED_MAX, agree, postpone, wanted_group};
+use crate::rekey_child::{RETRY_AFTER, RETRY_AFTER_ERROR, RekeyRefusal, SUPERSEDED_MAX, agree, postpone, wanted_group};
 use crate::sa::{Exchange, Group16, InFlight, Phase, RequestKind, Sa};
 
 const NONCE_LEN: usize = 32;
@@ -138,7 +138,7 @@ pub(crate) fn inherit(core: &mut Core, now: Time, from: &mut Sa, to: &mut Sa) {
 pub(crate) fn send_request(core: &mut Core, now: Time, sa: &mut Sa, group: Option<Group>) {
     let config = Arc::clone(&core.config);
     let Some(connection) = connection(&config, &sa.state.connection) else {
-        postpone(core, now, sa, SUPERSEDED_MAX);
+        sa.state.rekey_at = Deadline::after(now, RETRY_AFTER_ERROR);
         return;
     };
     let Some(group) = group.or_else(|| connection.ike_proposals.first().map(|s| s.group)) else { return };
@@ -184,11 +184,11 @@ pub(crate) fn on_answer(
                 if offered {
                     send_request(core, now, sa, wanted);
                 } else {
-                    postpone(core, now, sa, SUPERSEDED_MAX);
+                    sa.state.rekey_at = Deadline::after(now, RETRY_AFTER_ERROR);
                 }
             }
             (None, NotifyType::TEMPORARY_FAILURE) => postpone(core, now, sa, RETRY_AFTER),
-            (None, _) => postpone(core, now, sa, SUPERSEDED_MAX),
+            (None, _) => sa.state.rekey_at = Deadline::after(now, RETRY_AFTER_ERROR),
         }
         return;
     }

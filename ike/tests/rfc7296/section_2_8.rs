@@ -246,6 +246,29 @@ fn a_rekey_with_forward_secrecy_in_every_group_and_suite() {
 }
 
 #[test]
+fn a_peer_that_demands_forward_secrecy_gets_it_where_we_do_not_ask_for_it() {
+    for group in [Group::Modp2048, Group::Ecp256, Group::Curve25519] {
+        for demanding in [INITIATOR, RESPONDER] {
+            let mut connections = [initiator_connection(), responder_connection()];
+            connections[demanding].esp_proposals = vec![EspProposal { group: Some(group), ..ESP_GCM }];
+            let [initiator, responder] = connections;
+            let mut pair = Pair::with(config(initiator), config(responder));
+            pair.initiate();
+            pair.run(LONG);
+            for end in [INITIATOR, RESPONDER] {
+                let before = spis(&pair);
+                let session = session(&pair, end);
+                pair.nodes[end].endpoint.rekey_child(pair.now, session).unwrap();
+                pair.drive(end);
+                pair.run(LONG);
+                pair.assert_children_fit(1);
+                assert_ne!(spis(&pair), before, "{group:?}, {demanding} demands, {end} asks");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_child_that_was_not_rekeyed_in_time_ends_with_its_session() {
     let mut initiator = initiator_connection();
     initiator.lifetimes = Lifetimes { child_rekey: Duration::ZERO, child_max: Duration::from_secs(60), ..lifetimes() };
