@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::namespace::{Namespace, Switch};
 use crate::run;
-use capture::Capture;
+use capture::{Capture, Patience};
 use frame::Content;
 pub use judge::{Judge, Rule, Rules, VIOLATIONS_MAX, Violation};
 
@@ -177,7 +177,7 @@ impl Tap {
     /// # Errors
     /// The packet socket failed.
     pub fn next_udp(&mut self) -> Result<Option<(u16, Vec<u8>)>> {
-        while let Some(frame) = self.capture.next()? {
+        while let Some(frame) = self.capture.next(Patience::OnlyWhatIsThere)? {
             if let Ok(Some((port, payload))) = frame::read_udp(frame.bytes) {
                 let wagon = frame.segment.map_or(payload.len(), usize::from).min(payload.len());
                 return Ok(Some((port, payload.get(..wagon).unwrap_or_default().to_vec())));
@@ -191,7 +191,8 @@ impl Tap {
 fn watch(mut capture: Capture, shared: &Shared) -> Result<()> {
     loop {
         let stop = shared.stop.load(Ordering::Relaxed);
-        match capture.next()? {
+        let patience = if stop { Patience::OnlyWhatIsThere } else { Patience::Wait };
+        match capture.next(patience)? {
             Some(frame) => shared.seen().take(&frame),
             None if stop => break,
             None => {

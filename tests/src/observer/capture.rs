@@ -22,6 +22,15 @@ pub(super) struct Capture {
     pub(super) dropped: u64,
 }
 
+/// Whether to wait for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// For [`WAIT`] at most.
+    Wait,
+    /// Take what was received already; a wire that is never silent would keep one waiting for ever.
+    OnlyWhatIsThere,
+}
+
 /// One received frame.
 pub(super) struct Frame<'a> {
     /// The port that it came in from.
@@ -50,10 +59,10 @@ impl Capture {
         Ok(Self { socket, ports, buffer: vec![0; FRAME_MAX], dropped: 0 })
     }
 
-    /// Waits for the next frame, for [`WAIT`] at most.
-    pub(super) fn next(&mut self) -> Result<Option<Frame<'_>>> {
+    /// Waits for the next frame, for [`WAIT`] at most, or not at all.
+    pub(super) fn next(&mut self, patience: Patience) -> Result<Option<Frame<'_>>> {
         let (received, port) = loop {
-            match self.receive()? {
+            match self.receive(patience)? {
                 None => return Ok(None),
                 // What the bridge itself sends comes from no port.
                 Some((received, port)) if received >= VNET_HEADER && self.ports.contains_key(&port) => {
@@ -72,7 +81,11 @@ impl Capture {
     }
 
     /// Receives one frame into the buffer; returns its length and the interface that it came in from.
-    fn receive(&mut self) -> Result<Option<(usize, i32)>> {
+    fn receive(&mut self, patience: Patience) -> Result<Option<(usize, i32)>> {
+        let flags = match patience {
+            Patience::Wait => 0,
+            Patience::OnlyWhatIsThere => libc::MSG_DONTWAIT,
+        };
         // SAFETY: all-zero bytes are a valid sockaddr_ll.
         let mut from: libc::sockaddr_ll = unsafe { mem::zeroed() };
         let mut from_length = libc::socklen_t::try_from(mem::size_of::<libc::sockaddr_ll>())?;
@@ -82,7 +95,7 @@ impl Capture {
                 self.socket.as_raw_fd(),
                 self.buffer.as_mut_ptr().cast(),
                 self.buffer.len(),
-                0,
+                flags,
                 (&raw mut from).cast(),
                 &raw mut from_length,
             )
