@@ -36,7 +36,9 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::as_conversions, clippy::panic)
 )]
 
+mod authority;
 mod bits;
+mod certificate;
 mod code;
 mod der;
 mod key;
@@ -56,6 +58,11 @@ mod ticket;
 mod time;
 mod words;
 
+pub use authority::{
+    Authority, AuthorityError, Opener, Rank, Revocation, RevocationCause, Revocations, SealCost, SealError, open_key,
+    seal_key,
+};
+pub use certificate::CertificateFacts;
 pub use code::{Code, CodeError, Role, TicketNumber};
 pub use key::{Algorithm, Parity, PublicKey, RequestedKey};
 pub use line::{LineNumber, Repair};

@@ -92,6 +92,14 @@ impl PrivateKey {
         &self.public
     }
 
+    /// The bits of subjectPublicKey.
+    pub(crate) fn raw_public(&self) -> &[u8] {
+        match &self.pair {
+            Pair::Ed25519(pair) => pair.public_key().as_ref(),
+            Pair::P256(pair) => pair.public_key().as_ref(),
+        }
+    }
+
     /// Signs in the fixed form: r ‖ s, or Ed25519's 64 octets. The library draws the nonce of ECDSA itself.
     ///
     /// # Errors

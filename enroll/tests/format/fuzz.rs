@@ -1,8 +1,6 @@
 //! Nothing without a valid MAC is accepted, whatever the input, and every input takes a bounded time.
 
-#![expect(clippy::disallowed_methods, reason = "these tests measure how long the library takes")]
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use enroll::{Approval, Code, Pending, Reader, Request, Role, Symbol, TicketKeys, pem_blocks};
 use rand::rngs::StdRng;
@@ -16,6 +14,12 @@ const INPUTS: u64 = 1_000_000;
 const INPUTS_LONG: u64 = 10_000_000;
 /// Of so many inputs one goes as text through the reader; the others are data symbols, as after repair.
 const TEXT_EVERY: u64 = 4;
+
+/// How long this thread has been on a processor: on a busy machine the wall clock says nothing about the library.
+pub(crate) fn on_cpu() -> Duration {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux counts a thread's time");
+    Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
+}
 
 struct Target {
     keys: TicketKeys,
@@ -87,7 +91,7 @@ fn change_text(rng: &mut StdRng, text: &str) -> String {
 fn run(inputs: u64, seed: u64) -> Duration {
     let target = target();
     let mut rng = StdRng::seed_from_u64(seed);
-    let start = Instant::now();
+    let start = on_cpu();
     for input in 0..inputs {
         let reply = &target.replies[rng.random_range(0..target.replies.len())];
         if input % TEXT_EVERY == 0 {
@@ -114,7 +118,7 @@ fn run(inputs: u64, seed: u64) -> Duration {
         let changed = change_symbols(&mut rng, &reply.0);
         assert!(changed == reply.0 || target.pending.open(&changed, &[]).is_err(), "seed {seed}, input {input}");
     }
-    start.elapsed()
+    on_cpu() - start
 }
 
 #[test]
@@ -122,7 +126,7 @@ fn of_a_million_inputs_none_is_accepted_without_a_valid_mac() {
     let seed = std::env::var("ENROLL_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let taken = run(INPUTS, seed);
     println!("{INPUTS} inputs in {taken:?}");
-    assert!(taken < Duration::from_secs(60), "{INPUTS} inputs took {taken:?}");
+    assert!(taken < Duration::from_secs(30), "{INPUTS} inputs took {taken:?}");
 }
 
 #[test]
@@ -159,12 +163,12 @@ fn a_hostile_text_takes_a_bounded_time() {
     ];
     let target = target();
     for text in texts {
-        let start = Instant::now();
+        let start = on_cpu();
         let mut reader = Reader::default();
         reader.add(&text);
         let _ = pem_blocks(&text);
         let _ = reader.resolve(|symbols| target.pending.open(symbols, &[]));
-        let taken = start.elapsed();
+        let taken = on_cpu() - start;
         println!("{:?}… {taken:?}", &text[..20]);
         assert!(taken < Duration::from_secs(2), "{:?} took {taken:?}", &text[..20]);
     }
@@ -175,11 +179,11 @@ fn a_mail_of_100_kb_is_read_at_once() {
     let target = target();
     let prose = "On Nov 21 at 10:02 Alice wrote: the quick brown fox & 12: others <jumped> over =3D the lazy dog.\n";
     let mail = format!("{}{}{}", prose.repeat(500), target.replies[0].1, prose.repeat(520));
-    let start = Instant::now();
+    let start = on_cpu();
     let mut reader = Reader::default();
     reader.add(&mail);
     let read = reader.resolve(|symbols| target.pending.open(symbols, &[]).map(|_| symbols.to_vec()));
-    let taken = start.elapsed();
+    let taken = on_cpu() - start;
     assert_eq!(read.unwrap().message, target.replies[0].0);
     println!("{} octets in {taken:?}", mail.len());
     assert!(taken < Duration::from_millis(250), "{taken:?}");

@@ -1,5 +1,6 @@
 //! The enrollment format from outside: the worked example, the independent model, damage, mails, threats, fuzz.
 
+mod authority;
 mod damage;
 mod fuzz;
 mod mails;
@@ -7,5 +8,6 @@ mod model;
 mod oracle;
 mod repairs;
 mod scene;
+mod speed;
 mod threats;
 mod worked_example;

@@ -1,7 +1,7 @@
 //! The independent model of the format agrees, byte for byte, in both directions.
 //!
 //! `tests/enroll_model.py` is asked through `tests/enroll_oracle.py`. It needs Python 3 with the package
-//! `cryptography`; if that is missing it is put into `target/enroll-python`.
+//! `cryptography`, 45 or newer; if that is missing it is put into `target/enroll-python`.
 
 use enroll::{
     Algorithm, Code, CompleteReply, FullReply, GatewayName, Parity, Pending, PrivateKey, Profile, PublicKey, Reader,

@@ -49,32 +49,35 @@ impl Drop for Oracle {
     }
 }
 
-/// A Python that has `cryptography`: the system's, or one in `target/enroll-python`.
+/// A Python that runs the model: the system's, or one in `target/enroll-python`.
 fn python() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         let system = PathBuf::from("python3");
-        if has_cryptography(&system) {
+        if runs_the_model(&system) {
             return system;
         }
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../enroll-python");
         let own = place.join("bin/python3");
-        if !has_cryptography(&own) {
+        if !runs_the_model(&own) {
             let _ = Command::new(&system).args(["-m", "venv"]).arg(&place).status();
-            let _ = Command::new(&own).args(["-m", "pip", "install", "--quiet", "cryptography"]).status();
+            let _ = Command::new(&own).args(["-m", "pip", "install", "--quiet", "cryptography>=45"]).status();
         }
         assert!(
-            has_cryptography(&own),
-            "the model of the enrollment format needs Python 3 with the package cryptography, and pip could not install \
-             it: run `apt-get install python3-cryptography`, or `pip install cryptography`, and test again"
+            runs_the_model(&own),
+            "the model of the enrollment format needs Python 3 with the package cryptography, version 45 or newer, and \
+             pip could not put it into target/enroll-python: run `pip install cryptography` and test again"
         );
         own
     })
 }
 
-fn has_cryptography(python: &Path) -> bool {
-    let check = Command::new(python).args(["-c", "import cryptography.x509"]).stderr(Stdio::null()).status();
-    check.is_ok_and(|status| status.success())
+/// Whether the model prints its worked example: older versions of cryptography cannot.
+fn runs_the_model(python: &Path) -> bool {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/enroll_model.py");
+    let run =
+        Command::new(python).arg("-B").arg(model).arg("example").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    run.is_ok_and(|status| status.success())
 }
 
 pub(crate) fn hex(octets: &[u8]) -> String {
