@@ -20,6 +20,7 @@ use self::machine::{Settings, SharedAddress};
 use crate::api::{self, DrainReport, SessionEntry, Shared, Socket, Status};
 use crate::config::{Cluster, ConfigError, Node};
 use crate::datapath::{self, Datapath, DatapathConfig};
+use crate::dispatch::Dispatch;
 use crate::fault::Machine;
 use crate::link::{self, ClusterLink};
 use crate::logs;
@@ -29,6 +30,7 @@ mod clustered;
 mod driver;
 mod machine;
 mod pool;
+mod privileges;
 mod replicas;
 mod sessions;
 
@@ -43,13 +45,20 @@ pub fn run(file: &FilePath) -> anyhow::Result<()> {
     check_certificates(&cluster)?;
     let logs = logs::start(node.log.0, node.log.1);
     machine::check(&node, cluster.outside.address)?;
+    // The filter comes before the shared addresses, so that the kernel never answers for them by itself, and before rights
+    // are given away that only its loading needs.
+    let dispatch = match &node.membership {
+        Some(_) => Some(Arc::new(clustered::attach(&node, &cluster)?)),
+        None => None,
+    };
+    privileges::drop_the_rest()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .context("start the control plane")?;
-    runtime.block_on(serve(node, cluster, logs))
+    runtime.block_on(serve(node, cluster, logs, dispatch))
 }
 
 /// Checks what only both files together can tell.
@@ -115,14 +124,14 @@ fn check_certificates(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(node: Node, cluster: Cluster, logs: logs::Handle) -> anyhow::Result<()> {
+async fn serve(
+    node: Node,
+    cluster: Cluster,
+    logs: logs::Handle,
+    dispatch: Option<Arc<Dispatch>>,
+) -> anyhow::Result<()> {
     let cluster = Arc::new(cluster);
     let mut socket = Socket::bind(&node.run_directory)?;
-    // Before the shared addresses are there, so that the kernel never answers for them by itself.
-    let dispatch = match &node.membership {
-        Some(_) => Some(Arc::new(clustered::attach(&node, &cluster)?)),
-        None => None,
-    };
     let settings = dispatch.is_none().then(|| Settings::apply(&node));
     let addresses = [Some(cluster.outside), cluster.inside].into_iter().flatten();
     let shared = addresses.map(|shared| SharedAddress::add(shared.address)).collect::<anyhow::Result<Vec<_>>>()?;

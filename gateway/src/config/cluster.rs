@@ -104,8 +104,6 @@ pub enum LoneSurvivor {
 pub struct Secrets {
     /// Key of the dispatch hash, never rotated while sessions live.
     pub dispatch: Secret,
-    /// Key of the keepalives between nodes.
-    pub group: Secret,
 }
 
 impl Cluster {
@@ -166,7 +164,7 @@ impl Cluster {
             keys: Arc::new(keys),
             certificates,
             lone_survivor: raw.lone_survivor,
-            secrets: Secrets { dispatch: derive("dispatch"), group: derive("group") },
+            secrets: Secrets { dispatch: derive("dispatch") },
         })
     }
 }

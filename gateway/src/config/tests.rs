@@ -119,7 +119,7 @@ fn a_cluster_document_reads_whole() {
     let connection = &cluster.ike.connections[0];
     assert_eq!((cluster.version, cluster.members.len(), connection.ike_proposals.len()), (3, 1, 1));
     assert!(!connection.esp_proposals.is_empty() && cluster.ike.half_open_max > 0);
-    assert_ne!(cluster.secrets.dispatch, cluster.secrets.group);
+    assert_ne!(cluster.secrets.dispatch, cluster.ike.cookie_secret);
 }
 
 #[test]
