@@ -153,7 +153,8 @@ pub(crate) enum Datagram {
     JoinMaster(Addresses),
     Offer,
     Grant { offered: StartId },
-    Announce { view: ViewId, members: u8, leased: bool, address: Option<SocketAddr> },
+    Announce { view: ViewId, members: u8, leased: bool, address: Option<SocketAddr>, answer: u64 },
+    Hail { nonce: u64 },
     Moves { view: ViewId, step: Step, sets: Vec<(WorkSet, Epoch)> },
     Act { view: ViewId, slot: Slot, act: Act },
 }
@@ -242,12 +243,17 @@ impl Datagram {
                 w.u8(15);
                 w.u64(offered.0);
             }
-            Self::Announce { view, members, leased, address } => {
+            Self::Announce { view, members, leased, address, answer } => {
                 w.u8(16);
                 view.encode(w);
                 w.u8(*members);
                 w.u8(u8::from(*leased));
                 crate::identity::encode_address(w, *address);
+                w.u64(*answer);
+            }
+            Self::Hail { nonce } => {
+                w.u8(20);
+                w.u64(*nonce);
             }
             Self::Moves { view, step, sets } => {
                 w.u8(match step {
@@ -329,7 +335,9 @@ impl Datagram {
                 members: r.u8("Members")?,
                 leased: decode_flag(&mut r)?,
                 address: crate::identity::decode_address(&mut r)?,
+                answer: r.u64("Answer")?,
             },
+            20 => Self::Hail { nonce: r.u64("Nonce")? },
             17 => decode_moves(&mut r, Step::Queueing)?,
             18 => decode_moves(&mut r, Step::Taken)?,
             19 => {
@@ -522,7 +530,8 @@ mod tests {
             Datagram::JoinMaster(identity(1).addresses),
             Datagram::Offer,
             Datagram::Grant { offered: StartId(4) },
-            Datagram::Announce { view: id, members: 3, leased: true, address: None },
+            Datagram::Announce { view: id, members: 3, leased: true, address: None, answer: 5 },
+            Datagram::Hail { nonce: 5 },
             Datagram::Moves { view: id, step: Step::Taken, sets: vec![(set, epoch)] },
             Datagram::Act { view: id, slot, act: Act::Drain },
         ]
@@ -566,7 +575,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_datagram_is_read_or_refused(which in 0_usize..20, at in any::<prop::sample::Index>(), by in 1_u8..) {
+        fn a_changed_datagram_is_read_or_refused(which in 0_usize..21, at in any::<prop::sample::Index>(), by in 1_u8..) {
             let mut changed = bytes(&samples()[which]);
             let at = at.index(changed.len());
             changed[at] ^= by;

@@ -116,6 +116,7 @@ impl Candidate {
             | Datagram::WantTable { .. }
             | Datagram::TablePart { .. }
             | Datagram::TableDelta { .. }
+            | Datagram::Hail { .. }
             | Datagram::Moves { .. }
             | Datagram::Act { .. } => {}
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use rand::Rng;
 use wire::{Slot, Time};
 
 use super::keepalive::NO_TABLE;
@@ -97,6 +98,9 @@ impl Seat {
                 }
             };
             if !keep {
+                if self.unheard.contains(member.slot) {
+                    missing.push(member.identity.name.clone());
+                }
                 continue;
             }
             let mut member = member.clone();
@@ -436,46 +440,52 @@ impl Seat {
             .filter(|peer| !self.names().any(|name| *name == peer.name))
             .map(|peer| peer.addresses)
             .collect();
-        let datagram = Datagram::Announce {
-            view: self.view.id(),
-            members: u8::try_from(self.view.full().len()).unwrap_or(0),
-            leased: base.lease_until > now,
-            address: base.config.identity.addresses.iter().flatten().next().copied(),
-        };
+        let datagram = self.announcement(base, now, 0);
         for addresses in outside {
             base.mail(&addresses, &datagram);
         }
     }
 
-    /// Another master of this cluster is there: the part that holds no lease, has fewer members, or the higher address, goes.
+    pub(super) fn announcement(&self, base: &Base, now: Time, answer: u64) -> Datagram {
+        Datagram::Announce {
+            view: self.view.id(),
+            members: u8::try_from(self.view.full().len()).unwrap_or(0),
+            leased: base.lease_until > now,
+            address: base.config.identity.addresses.iter().flatten().next().copied(),
+            answer,
+        }
+    }
+
+    /// Another master of this cluster is there: the part that holds no lease, has fewer members, or the higher address,
+    /// goes. An announcement can be old and its sender dead, so it counts only as the answer to a question of ours.
     pub(super) fn on_announce(
         &mut self,
         base: &mut Base,
         now: Time,
-        members: u8,
-        leased: bool,
-        address: Option<SocketAddr>,
+        (network, from): (Network, SocketAddr),
+        rival: Rival,
     ) -> Next {
-        if !leased {
-            return Next::Stay;
+        let Some(reason) = self.yields_to(base, now, &rival) else { return Next::Stay };
+        if rival.answer != 0 && rival.answer == self.hail {
+            return Next::Leave(reason);
+        }
+        self.hail = base.rng.next_u64();
+        base.reply(network, from, &Datagram::Hail { nonce: self.hail });
+        Next::Stay
+    }
+
+    fn yields_to(&self, base: &Base, now: Time, rival: &Rival) -> Option<LeaveReason> {
+        if !rival.leased {
+            return None;
         }
         if base.lease_until <= now {
-            return Next::Leave(LeaveReason::VotedOut);
+            return Some(LeaveReason::VotedOut);
         }
-        // A quorum of a larger view cannot be contradicted; it heals by voting.
-        if !self.view.is_unproven() && self.view.full().len() > u32::from(members) {
-            return Next::Stay;
-        }
-        let own = self
-            .view
-            .member(self.view.master())
-            .and_then(|member| member.identity.addresses.into_iter().flatten().next());
         let ours = self.view.full().len();
-        let theirs = u32::from(members);
-        if theirs > ours || (theirs == ours && address < own) {
-            return Next::Leave(LeaveReason::Healing);
-        }
-        Next::Stay
+        let theirs = u32::from(rival.members);
+        let master = self.view.member(self.view.master());
+        let own = master.and_then(|member| member.identity.addresses.into_iter().flatten().next());
+        (theirs > ours || (theirs == ours && rival.address < own)).then_some(LeaveReason::Healing)
     }
 
     /// Whether the master may change the table now: nothing is proposed, and all full members hold the last change.
@@ -488,6 +498,16 @@ impl Seat {
             && self.acceptor.accepted.is_none()
             && self.table_committed == sequence
     }
+}
+
+/// Another master, as it announces itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rival {
+    pub(super) members: u8,
+    pub(super) leased: bool,
+    pub(super) address: Option<SocketAddr>,
+    /// The question of ours that it answers; 0 if none.
+    pub(super) answer: u64,
 }
 
 /// What becomes of a request that fits.

@@ -38,6 +38,7 @@ pub(super) struct PeerState {
     lossy_at: Time,
     pub(super) view_sent_at: Time,
     pub(super) table_sent_at: Time,
+    pub(super) parts_sent_at: Time,
 }
 
 impl PeerState {

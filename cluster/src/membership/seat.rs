@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wire::{Epoch, Slot, Tenure, Time, WorkSet};
 
-use super::change::{Applicant, Proposal};
+use super::change::{Applicant, Proposal, Rival};
 use super::keepalive::{PeerState, Sent};
 use super::moves::{MoveIn, MoveOut};
 use super::sync::PartialTable;
@@ -53,6 +53,10 @@ pub(super) struct Seat {
     pub(super) taken: Vec<(WorkSet, Slot, Epoch)>,
     lone_since: Option<Time>,
     probing: bool,
+    /// Members of this view that may not know it: it was entered without their votes.
+    pub(super) unheard: SlotMask,
+    /// What another master must answer before this node yields to it.
+    pub(super) hail: u64,
 }
 
 impl Seat {
@@ -88,6 +92,8 @@ impl Seat {
             taken: Vec::new(),
             lone_since: None,
             probing: false,
+            unheard: SlotMask::EMPTY,
+            hail: 0,
         };
         seat.meet(now);
         Some(seat)
@@ -139,6 +145,7 @@ impl Seat {
         self.balance_at = now + base.config.policy.resend;
         self.lone_since = None;
         self.probing = false;
+        self.unheard = SlotMask::EMPTY;
         self.applicants.retain(|applicant| self.view.by_start(applicant.identity.start).is_none());
         self.meet(now);
         self.adopt_echoes();
@@ -200,8 +207,15 @@ impl Seat {
                 self.on_table_delta(base, now, view, from, to, &entries);
             }
             (Datagram::Join(join), Some(_) | None) => self.on_join(base, now, network, from, sender, *join),
-            (Datagram::Announce { view: _, members, leased, address }, None) => {
-                return self.on_announce(base, now, members, leased, address);
+            (Datagram::Announce { view: _, members, leased, address, answer }, None) => {
+                let origin = (network, from);
+                return self.on_announce(base, now, origin, Rival { members, leased, address, answer });
+            }
+            (Datagram::Hail { nonce }, None) => {
+                if self.is_master() {
+                    let announce = self.announcement(base, now, nonce);
+                    base.reply(network, from, &announce);
+                }
             }
             (Datagram::Moves { view, step, sets }, Some(slot)) => self.on_moves(base, now, slot, view, step, &sets),
             (Datagram::Act { view, slot: of, act }, Some(_)) => {
@@ -211,7 +225,8 @@ impl Seat {
             }
             // An offer to found a cluster: there is one, and its master answers the join request.
             (Datagram::Offer | Datagram::Grant { .. } | Datagram::JoinProgress, _)
-            | (Datagram::JoinRefused(_) | Datagram::JoinMaster(_) | Datagram::Announce { .. }, _) => {}
+            | (Datagram::JoinRefused(_) | Datagram::JoinMaster(_), _)
+            | (Datagram::Announce { .. } | Datagram::Hail { .. }, Some(_)) => {}
             // Only members have a say.
             (Datagram::Prepare { .. } | Datagram::Promise { .. } | Datagram::Propose { .. }, None)
             | (Datagram::Accept { .. } | Datagram::WantTable { .. } | Datagram::TablePart { .. }, None)
@@ -304,6 +319,18 @@ impl Seat {
                 Link::Up => self.continue_alone(base, now),
                 Link::Down => Next::Stay,
             };
+        }
+        if self.view.full().len() == 2
+            && base.link == Link::Up
+            && let Some((_, view)) = self.acceptor.accepted.clone()
+        {
+            // It may have been decided, or the other went on alone: in either case this node goes on in that view, and
+            // if the other is removed from it unheard, as unproven.
+            base.event(Event::WentOnAlone);
+            let other = self.view.full().without(self.own);
+            let next = self.install(base, now, *view);
+            self.unheard = other;
+            return next;
         }
         if base.config.lone_survivor == LoneSurvivor::Serve
             && !self.probing

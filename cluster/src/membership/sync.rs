@@ -98,10 +98,10 @@ impl Seat {
 
     pub(super) fn on_want_table(&mut self, base: &mut Base, slot: Slot, view: ViewId) {
         let now = self.sent.evaluated_at;
-        if view != self.view.id() || now.since(self.peers[slot].table_sent_at) < base.config.policy.resend / 2 {
+        if view != self.view.id() || now.since(self.peers[slot].parts_sent_at) < base.config.policy.resend / 2 {
             return;
         }
-        self.peers[slot].table_sent_at = now;
+        self.peers[slot].parts_sent_at = now;
         self.send_table(base, slot);
     }
 
@@ -149,7 +149,8 @@ impl Seat {
         entries: &[(WorkSet, Assignment)],
     ) {
         // Who has voted keeps the version that its vote builds on.
-        if view != self.view.id() || self.acceptor.accepted.is_some() || self.partial.rewind.is_some() {
+        let elsewhere = self.partial.rewind.is_some_and(|(sequence, _)| sequence != to);
+        if view != self.view.id() || self.acceptor.accepted.is_some() || elsewhere {
             return;
         }
         let Some(table) = &mut self.table else { return };
@@ -161,6 +162,7 @@ impl Seat {
             table.copy(*set, *entry, to);
         }
         table.reach(TableVersion { view, sequence: to });
+        self.partial.rewind = None;
         self.on_table(base, now);
     }
 
