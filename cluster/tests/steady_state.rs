@@ -1,0 +1,100 @@
+//! What a quiet cluster costs: a keepalive is handled without allocating.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cluster::membership::{Config, Output, Peer};
+use cluster::{Addresses, Identity, LoneSurvivor, Membership, Name, Network, Policy, StartId};
+use wire::Time;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[expect(unsafe_code, reason = "an allocator cannot be counted otherwise")]
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const NODES: u8 = 3;
+
+fn addresses(node: u8) -> Addresses {
+    let mut addresses = Addresses::default();
+    addresses[0] = Some(SocketAddr::from(([10, 0, 0, node], 4600)));
+    addresses
+}
+
+fn node(number: u8) -> Membership {
+    let name = |number: u8| Name::new(&format!("n{number}")).unwrap();
+    let identity =
+        Identity { name: name(number), start: StartId(u64::from(number) + 1), addresses: addresses(number), weight: 1 };
+    let peers = (0..NODES).filter(|peer| *peer != number);
+    let config = Config {
+        identity,
+        peers: peers.map(|peer| Peer { name: name(peer), addresses: addresses(peer) }).collect(),
+        config_version: 1,
+        config_hash: [1; 32],
+        lone_survivor: LoneSurvivor::Wait,
+        policy: Policy::default(),
+        seed: [number; 32],
+    };
+    Membership::new(Time::ZERO, config)
+}
+
+/// Lets a network without delay run for `span`; returns how many datagrams were handled.
+fn run(nodes: &mut [Membership], now: &mut Time, span: Duration, buffer: &mut Vec<u8>) -> u64 {
+    let end = *now + span;
+    let mut handled = 0;
+    while *now < end {
+        *now += Duration::from_millis(1);
+        for at in 0..nodes.len() {
+            if nodes[at].poll_timeout() <= *now {
+                nodes[at].handle_timeout(*now);
+            }
+            loop {
+                while let Some(output) = nodes[at].poll_output() {
+                    assert!(!matches!(output, Output::Left { .. }), "nobody leaves a quiet cluster");
+                }
+                let Some(to) = nodes[at].poll_transmit(buffer) else { break };
+                let SocketAddr::V4(address) = to.to else { continue };
+                let sender = nodes[at].identity().start;
+                let from = addresses(u8::try_from(at).unwrap())[0].unwrap();
+                let target = usize::from(address.ip().octets()[3]);
+                nodes[target].handle_datagram(*now, Network::new(0).unwrap(), from, sender, buffer);
+                handled += 1;
+            }
+        }
+    }
+    handled
+}
+
+#[test]
+fn a_quiet_cluster_does_not_allocate() {
+    let mut nodes: Vec<Membership> = (0..NODES).map(node).collect();
+    let (mut now, mut buffer) = (Time::ZERO, Vec::with_capacity(4096));
+    run(&mut nodes, &mut now, Duration::from_secs(5), &mut buffer);
+    for node in &nodes {
+        assert_eq!(node.view().map(|view| view.full().len()), Some(3));
+        assert!(node.lease_until() > now, "every member holds a lease");
+    }
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let handled = run(&mut nodes, &mut now, Duration::from_secs(20), &mut buffer);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert!(handled > 20_000, "{handled} keepalives");
+    assert_eq!(allocations, 0, "for {handled} keepalives");
+}
