@@ -38,12 +38,12 @@ static __always_inline __u32 ike(const struct state *s, const __u8 *p, const voi
 	spi_i = bpf_be64_to_cpu(spi_i);
 	spi_r = bpf_be64_to_cpu(spi_r);
 	if (p[17] >> 4 == 1)
-		return owned(s, hash1(s->key, spi_i, IKEV1_COOKIE), BY_PROGRAM);
+		return owned(s, hash8(s->key, spi_i, IKEV1_COOKIE), BY_PROGRAM);
 	if (!(p[19] & 0x08))
 		return owned(s, spi_i, BY_PROGRAM);
 	if (spi_r != 0)
 		return owned(s, spi_r, BY_PROGRAM);
-	return owned(s, hash2(s->key, spi_i, bpf_ntohl(source), NEW_IKE), BY_PROGRAM);
+	return owned(s, hash12(s->key, spi_i, bpf_ntohl(source), NEW_IKE), BY_PROGRAM);
 }
 
 /* UDP port 4500 (RFC 3948 §2): ESP, IKE behind four octets of zero, or a keepalive. */
@@ -304,7 +304,7 @@ static __always_inline __u32 ingress(const struct state *s, const void *data, co
 	__u32 verdict = ingress_by_table(s, data, end, side);
 	__u32 reason = REASON_OF(verdict);
 
-	if (reason >= OWNED && reason <= ARP_ANSWERED && !lease_holds(s))
+	if ((reason >= OWNED && reason <= ICMP_ERROR && !lease_held(s)) || (reason == ARP_ANSWERED && !lease_holds(s)))
 		return (verdict & ~0xffU) | LEASE_OVER;
 	return verdict;
 }

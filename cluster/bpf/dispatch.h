@@ -107,7 +107,8 @@ struct state {
 	__u32 protocols;
 	__u32 reserved;
 	__u32 owners[WORK_SETS];
-	__u32 coarse[2048]; /* bit per /16: 0 says that no inner entry touches it */
+	__u32 coarse_hosts[2048]; /* bit per /16: 0 says that no inner host is in it */
+	__u32 coarse_prefixes[2048]; /* the same of shorter prefixes */
 	__u8 ports[65536];
 };
 
@@ -117,8 +118,8 @@ _Static_assert(__builtin_offsetof(struct state, addresses) == 80, "addresses");
 _Static_assert(__builtin_offsetof(struct state, sides) == 112, "sides");
 _Static_assert(__builtin_offsetof(struct state, protocols) == 160, "protocols");
 _Static_assert(__builtin_offsetof(struct state, owners) == 168, "owners");
-_Static_assert(__builtin_offsetof(struct state, coarse) == 4264, "coarse");
-_Static_assert(__builtin_offsetof(struct state, ports) == 12456, "ports");
-_Static_assert(sizeof(struct state) == 77992, "state");
+_Static_assert(__builtin_offsetof(struct state, coarse_hosts) == 4264, "coarse_hosts");
+_Static_assert(__builtin_offsetof(struct state, ports) == 20648, "ports");
+_Static_assert(sizeof(struct state) == 86184, "state");
 
 #endif

@@ -4,6 +4,7 @@
 #define FRAME_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -19,6 +20,9 @@
 
 /* Octets that any decision needs: Ethernet, the longest IPv4 header, UDP, non-ESP marker, IKE header up to its flags. */
 #define HEADERS_MAX (14 + 60 + 8 + 4 + 20)
+
+/* The longest tick that a kernel can be built with: HZ is 100 at least. */
+#define TICK_MAX_NS 10000000ULL
 
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP_OFFSET 0x1fff
@@ -75,6 +79,19 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* The last tick in which the lease was found to hold for longer than a tick, and which lease it was. */
+struct tick {
+	__u64 number;
+	__u64 lease_until;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tick);
+} ticks SEC(".maps");
+
 static __always_inline struct state *the_state(void)
 {
 	__u32 zero = 0;
@@ -91,9 +108,33 @@ static __always_inline void count(__u32 verdict)
 		*counter += 1;
 }
 
+/* What leaves, or is answered here, is held against the clock each time. */
 static __always_inline bool lease_holds(const struct state *s)
 {
 	return bpf_ktime_get_boot_ns() < *(volatile const __u64 *)&s->lease_until;
+}
+
+/* What comes in is held against the clock once a tick, for the clock costs more than all the rest: whatever it moves
+ * this node to send meets the other check. Within a tick of the lease's end, the clock is read each time here too. */
+static __always_inline bool lease_held(const struct state *s)
+{
+	__u64 lease = *(volatile const __u64 *)&s->lease_until;
+	__u64 tick = bpf_jiffies64(), now;
+	__u32 zero = 0;
+	volatile struct tick *last = bpf_map_lookup_elem(&ticks, &zero);
+
+	if (!last)
+		return false;
+	if (last->number == tick && last->lease_until == lease)
+		return true;
+	now = bpf_ktime_get_boot_ns();
+	if (now >= lease)
+		return false;
+	if (lease - now > TICK_MAX_NS) {
+		last->lease_until = lease;
+		last->number = tick;
+	}
+	return true;
 }
 
 static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
@@ -117,18 +158,22 @@ static __always_inline __u32 cluster_address(const struct state *s, __be32 addre
 	return sides;
 }
 
+static __always_inline bool touched(const __u32 *coarse, __u32 top)
+{
+	return (coarse[(top >> 5) & 2047] >> (top & 31)) & 1;
+}
+
 /* Looks an inner address up: hosts in a hash, which is fast, the few prefixes in a trie, which is not. */
 static __always_inline struct inner inner_of(const struct state *s, __be32 address)
 {
 	const struct inner nobody = {};
 	__u32 top = bpf_ntohl(address) >> 16;
 	struct prefix_key key = { .length = 32, .address = address };
-	struct inner *found;
+	struct inner *found = NULL;
 
-	if (!((s->coarse[(top >> 5) & 2047] >> (top & 31)) & 1))
-		return nobody;
-	found = bpf_map_lookup_elem(&hosts, &address);
-	if (!found)
+	if (touched(s->coarse_hosts, top))
+		found = bpf_map_lookup_elem(&hosts, &address);
+	if (!found && touched(s->coarse_prefixes, top))
 		found = bpf_map_lookup_elem(&prefixes, &key);
 	return found ? *found : nobody;
 }
@@ -146,14 +191,14 @@ static __always_inline __u32 set_of_pair(const struct state *s, __be32 a, __be32
 	__u64 x = bpf_ntohl(a), y = bpf_ntohl(b);
 	__u64 word = x < y ? (x << 32 | y) : (y << 32 | x);
 
-	return hash1(s->key, word, PAIR) & (WORK_SETS - 1);
+	return hash8(s->key, word, PAIR) & (WORK_SETS - 1);
 }
 
 static __always_inline __u32 set_of_source(const struct state *s, __be32 address, __be16 port)
 {
 	__u64 word = (__u64)bpf_ntohl(address) << 16 | bpf_ntohs(port);
 
-	return hash1(s->key, word, SOURCE) & (WORK_SETS - 1);
+	return hash6(s->key, word, SOURCE) & (WORK_SETS - 1);
 }
 
 #endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* SipHash-1-3 over 64-bit words and one octet that says what is hashed: the string `words (little-endian) || domain`
- * hashed as the SipHash paper says. The Rust side is cluster/src/dispatch/hash.rs. */
+/* SipHash-1-3 of numbers, little-endian, and one octet that says what is hashed. The Rust side is cluster/src/dispatch/hash.rs. */
 #ifndef SIPHASH_H
 #define SIPHASH_H
 
@@ -46,9 +45,10 @@ static __always_inline struct siphash siphash_start(const __u64 *key)
 	return h;
 }
 
-static __always_inline __u64 siphash_end(struct siphash *h, __u64 octets, __u64 domain)
+/* `tail` holds `octets` further octets, the domain as its last, 7 at most; `length` counts all octets. */
+static __always_inline __u64 siphash_end(struct siphash *h, __u64 tail, __u64 length)
 {
-	siphash_word(h, ((octets + 1) << 56) | domain);
+	siphash_word(h, length << 56 | tail);
 	h->v2 ^= 0xff;
 	siphash_round(h);
 	siphash_round(h);
@@ -56,21 +56,30 @@ static __always_inline __u64 siphash_end(struct siphash *h, __u64 octets, __u64 
 	return h->v0 ^ h->v1 ^ h->v2 ^ h->v3;
 }
 
-static __always_inline __u64 hash1(const __u64 *key, __u64 a, enum domain domain)
+/* Hashes 6 octets. */
+static __always_inline __u64 hash6(const __u64 *key, __u64 octets, __u64 domain)
 {
 	struct siphash h = siphash_start(key);
 
-	siphash_word(&h, a);
-	return siphash_end(&h, 8, domain);
+	return siphash_end(&h, domain << 48 | octets, 7);
 }
 
-static __always_inline __u64 hash2(const __u64 *key, __u64 a, __u64 b, enum domain domain)
+/* Hashes 8 octets. */
+static __always_inline __u64 hash8(const __u64 *key, __u64 word, __u64 domain)
 {
 	struct siphash h = siphash_start(key);
 
-	siphash_word(&h, a);
-	siphash_word(&h, b);
-	return siphash_end(&h, 16, domain);
+	siphash_word(&h, word);
+	return siphash_end(&h, domain, 9);
+}
+
+/* Hashes 12 octets. */
+static __always_inline __u64 hash12(const __u64 *key, __u64 word, __u64 octets, __u64 domain)
+{
+	struct siphash h = siphash_start(key);
+
+	siphash_word(&h, word);
+	return siphash_end(&h, domain << 32 | octets, 13);
 }
 
 #endif

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::figures::Figures;
 
 /// The names that [`run`] knows.
-pub const NAMES: [&str; 4] = ["esp", "failover", "ike", "reference"];
+pub const NAMES: [&str; 5] = ["dispatch", "esp", "failover", "ike", "reference"];
 
 /// Runs the benchmark `name`, prints its figures and writes them to `json`.
 ///
@@ -15,6 +15,7 @@ pub const NAMES: [&str; 4] = ["esp", "failover", "ike", "reference"];
 /// There is no such benchmark, or it could not be carried out. A missed bar is no error: see [`Figures::all_met`].
 pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
     let figures = match name {
+        "dispatch" => dispatch::run()?,
         "esp" => esp::run()?,
         "failover" => failover::run()?,
         "ike" => ike::run()?,
@@ -27,6 +28,7 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
     Ok(figures)
 }
 
+mod dispatch;
 mod esp;
 mod failover;
 mod ike;

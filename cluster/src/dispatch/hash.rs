@@ -6,7 +6,7 @@ use wire::WorkSet;
 
 /// The cluster's dispatch key: nobody without it can aim new work at one work set.
 ///
-/// The hash is SipHash-1-3 of the words below, little-endian, and one octet that says what is hashed; the BPF program
+/// The hash is SipHash-1-3 of the numbers below, little-endian, and one octet that says what is hashed; the BPF program
 /// has the same in `cluster/bpf/siphash.h`.
 #[derive(Clone)]
 pub struct HashKey {
@@ -42,10 +42,10 @@ impl HashKey {
     #[must_use]
     pub fn home_of_new_ike(&self, spi_i: u64, source: IpAddr) -> WorkSet {
         match source {
-            IpAddr::V4(v4) => self.set(&[spi_i, u64::from(v4.to_bits())], Domain::NewIke),
+            IpAddr::V4(v4) => self.set(&[spi_i], Some(Tail::four(v4.to_bits())), Domain::NewIke),
             IpAddr::V6(v6) => {
                 let [high, low] = halves(v6.to_bits());
-                self.set(&[spi_i, high, low], Domain::NewIke)
+                self.set(&[spi_i, high, low], None, Domain::NewIke)
             }
         }
     }
@@ -53,20 +53,20 @@ impl HashKey {
     /// The work set of an IKEv1 conversation, by the initiator's cookie.
     #[must_use]
     pub fn home_of_ikev1(&self, cookie_i: u64) -> WorkSet {
-        self.set(&[cookie_i], Domain::IkeV1Cookie)
+        self.set(&[cookie_i], None, Domain::IkeV1Cookie)
     }
 
     /// The work set of what `source` sends from `port` to a service of the cluster.
     #[must_use]
     pub fn home_of_source(&self, source: Ipv4Addr, port: u16) -> WorkSet {
-        self.set(&[(u64::from(source.to_bits()) << 16) | u64::from(port)], Domain::Source)
+        self.set(&[], Some(Tail::six(source.to_bits(), port)), Domain::Source)
     }
 
     /// The work set of what two addresses send each other; the same for both directions.
     #[must_use]
     pub fn home_of_pair(&self, a: Ipv4Addr, b: Ipv4Addr) -> WorkSet {
         let (low, high) = (a.min(b), a.max(b));
-        self.set(&[(u64::from(low.to_bits()) << 32) | u64::from(high.to_bits())], Domain::Pair)
+        self.set(&[(u64::from(low.to_bits()) << 32) | u64::from(high.to_bits())], None, Domain::Pair)
     }
 
     /// The work set that a name stands for, such as the pool's whose owner gives out its addresses.
@@ -79,32 +79,50 @@ impl HashKey {
             words.push(u64::from_le_bytes(word));
         }
         words.push(u64::try_from(name.len()).unwrap_or(u64::MAX));
-        self.set(&words, Domain::Name)
+        self.set(&words, None, Domain::Name)
     }
 
-    fn set(&self, words: &[u64], domain: Domain) -> WorkSet {
-        WorkSet::from_low_bits(self.siphash(words, domain))
+    fn set(&self, words: &[u64], tail: Option<Tail>, domain: Domain) -> WorkSet {
+        WorkSet::from_low_bits(self.siphash(words, tail, domain))
     }
 
-    /// The SipHash paper's SipHash-1-3 of `words ‖ domain`.
-    fn siphash(&self, words: &[u64], domain: Domain) -> u64 {
+    /// The SipHash paper's SipHash-1-3 of `words ‖ tail ‖ domain`.
+    fn siphash(&self, words: &[u64], tail: Option<Tail>, domain: Domain) -> u64 {
         let mut h = State {
             v0: self.k0 ^ 0x736f_6d65_7073_6575,
             v1: self.k1 ^ 0x646f_7261_6e64_6f6d,
             v2: self.k0 ^ 0x6c79_6765_6e65_7261,
             v3: self.k1 ^ 0x7465_6462_7974_6573,
         };
-        let mut octets: u64 = 1;
+        let tail = tail.unwrap_or(Tail { value: 0, octets: 0 });
+        let mut length = u64::from(tail.octets).wrapping_add(1);
         for word in words {
             h.compress(*word);
-            octets = octets.wrapping_add(8);
+            length = length.wrapping_add(8);
         }
-        h.compress((octets << 56) | domain.octet());
+        h.compress((length << 56) | (domain.octet() << (u32::from(tail.octets) * 8)) | tail.value);
         h.v2 ^= 0xff;
         h.round();
         h.round();
         h.round();
         h.v0 ^ h.v1 ^ h.v2 ^ h.v3
+    }
+}
+
+/// What is hashed after the last whole word: six octets at most.
+#[derive(Clone, Copy)]
+struct Tail {
+    value: u64,
+    octets: u8,
+}
+
+impl Tail {
+    fn four(value: u32) -> Self {
+        Self { value: value.into(), octets: 4 }
+    }
+
+    fn six(high: u32, low: u16) -> Self {
+        Self { value: (u64::from(high) << 16) | u64::from(low), octets: 6 }
     }
 }
 
@@ -163,11 +181,17 @@ mod tests {
     #[test]
     fn the_hash_is_siphash_1_3() {
         let key = HashKey::new([0; 16]);
+        let tails = [None, Some(Tail::four(0x89ab_cdef)), Some(Tail::six(0x0123_4567, 0x89ab))];
         for words in [&[][..], &[0x0123_4567_89ab_cdef], &[1, u64::MAX], &[7, 8, 9]] {
-            let mut oracle = std::hash::DefaultHasher::new();
-            words.iter().for_each(|word| oracle.write(&word.to_le_bytes()));
-            oracle.write(&[4]);
-            assert_eq!(key.siphash(words, Domain::Pair), oracle.finish(), "{words:x?}");
+            for tail in tails {
+                let mut oracle = std::hash::DefaultHasher::new();
+                words.iter().for_each(|word| oracle.write(&word.to_le_bytes()));
+                if let Some(Tail { value, octets }) = tail {
+                    oracle.write(&value.to_le_bytes()[..octets.into()]);
+                }
+                oracle.write(&[4]);
+                assert_eq!(key.siphash(words, tail, Domain::Pair), oracle.finish(), "{words:x?}");
+            }
         }
     }
 

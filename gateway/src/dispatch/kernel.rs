@@ -16,7 +16,7 @@ use cluster::dispatch::{Inner, InnerTable, Reason, Tables};
 use wire::{Prefix, WorkSet};
 
 use super::DispatchError;
-use super::state::{MappedState, network_order};
+use super::state::{Kind, MappedState, network_order};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dispatch.bpf.o"));
 
@@ -78,8 +78,8 @@ struct InnerMaps {
     tables: Tables,
     hosts: HashMap<MapData, u32, InnerValue>,
     prefixes: LpmTrie<MapData, u32, InnerValue>,
-    /// For each /16, how many inner prefixes touch it.
-    touched: Vec<u32>,
+    /// For each /16, how many inner hosts and how many shorter prefixes touch it.
+    touched: Vec<[u32; 2]>,
 }
 
 /// `struct inner` of `cluster/bpf/dispatch.h`: work set and flags.
@@ -109,7 +109,7 @@ impl Kernel {
         let counters = PerCpuArray::try_from(take(&mut object, "counters")?).map_err(bpf)?;
         state.configure(&tables);
         let prefixes_known: Vec<(Prefix, Inner)> = tables.inner.iter().collect();
-        let inner = InnerMaps { tables, hosts, prefixes, touched: vec![0; 1 << 16] };
+        let inner = InnerMaps { tables, hosts, prefixes, touched: vec![[0; 2]; 1 << 16] };
         let kernel = Self {
             state: Arc::new(state),
             object: Mutex::new(object),
@@ -236,19 +236,26 @@ impl InnerMaps {
 
     fn touch(&mut self, state: &MappedState, address: Ipv4Addr, length: u8) {
         for top in tops(address, length) {
-            let count = &mut self.touched[usize::from(top)];
-            *count += 1;
-            state.set_coarse(top, true);
+            *self.touching(top, length) += 1;
+            state.set_coarse(Kind::of(length), top, true);
         }
     }
 
     fn leave(&mut self, state: &MappedState, address: Ipv4Addr, length: u8) {
         for top in tops(address, length) {
-            let count = &mut self.touched[usize::from(top)];
+            let count = self.touching(top, length);
             *count = count.saturating_sub(1);
             if *count == 0 {
-                state.set_coarse(top, false);
+                state.set_coarse(Kind::of(length), top, false);
             }
+        }
+    }
+
+    fn touching(&mut self, top: u16, length: u8) -> &mut u32 {
+        let [hosts, prefixes] = &mut self.touched[usize::from(top)];
+        match Kind::of(length) {
+            Kind::Host => hosts,
+            Kind::Prefix => prefixes,
         }
     }
 }

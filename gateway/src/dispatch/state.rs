@@ -23,8 +23,25 @@ pub(super) struct State {
     protocols: AtomicU32,
     reserved: u32,
     owners: [AtomicU32; WorkSet::COUNT],
-    coarse: [AtomicU32; 2048],
+    coarse_hosts: [AtomicU32; 2048],
+    coarse_prefixes: [AtomicU32; 2048],
     ports: [AtomicU8; 65536],
+}
+
+/// The two tables of inner prefixes.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// Single addresses.
+    Host,
+    /// All shorter prefixes.
+    Prefix,
+}
+
+impl Kind {
+    /// The table where a prefix of that length is.
+    pub(super) const fn of(length: u8) -> Self {
+        if length == 32 { Self::Host } else { Self::Prefix }
+    }
 }
 
 #[repr(C)]
@@ -49,9 +66,9 @@ const _: () = {
     assert!(std::mem::offset_of!(State, sides) == 112);
     assert!(std::mem::offset_of!(State, protocols) == 160);
     assert!(std::mem::offset_of!(State, owners) == 168);
-    assert!(std::mem::offset_of!(State, coarse) == 4264);
-    assert!(std::mem::offset_of!(State, ports) == 12456);
-    assert!(size_of::<State>() == 77992);
+    assert!(std::mem::offset_of!(State, coarse_hosts) == 4264);
+    assert!(std::mem::offset_of!(State, ports) == 20648);
+    assert!(size_of::<State>() == 86184);
 };
 
 impl State {
@@ -98,9 +115,13 @@ impl State {
         self.protocols.store(bits, Release);
     }
 
-    /// Says whether any inner prefix touches the /16 number `top`.
-    pub(super) fn set_coarse(&self, top: u16, touched: bool) {
-        let word = &self.coarse[usize::from(top >> 5)];
+    /// Says whether any inner prefix of that kind touches the /16 number `top`.
+    pub(super) fn set_coarse(&self, kind: Kind, top: u16, touched: bool) {
+        let words = match kind {
+            Kind::Host => &self.coarse_hosts,
+            Kind::Prefix => &self.coarse_prefixes,
+        };
+        let word = &words[usize::from(top >> 5)];
         let bit = 1 << (top & 31);
         if touched {
             word.fetch_or(bit, Release);
