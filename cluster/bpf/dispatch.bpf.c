@@ -33,10 +33,8 @@ static __always_inline __u32 ike(const struct state *s, const __u8 *p, const voi
 
 	if ((const void *)(p + 20) > end)
 		return VERDICT(TRUNCATED);
-	__builtin_memcpy(&spi_i, p, 8);
-	__builtin_memcpy(&spi_r, p + 8, 8);
-	spi_i = bpf_be64_to_cpu(spi_i);
-	spi_r = bpf_be64_to_cpu(spi_r);
+	spi_i = bpf_be64_to_cpu(load64(p));
+	spi_r = bpf_be64_to_cpu(load64(p + 8));
 	if (p[17] >> 4 == 1)
 		return owned(s, hash8(s->key, spi_i, IKEV1_COOKIE), BY_PROGRAM);
 	if (!(p[19] & 0x08))
@@ -58,10 +56,10 @@ static __always_inline __u32 nat_traversal(const struct state *s, const __u8 *p,
 		return VERDICT(NAT_KEEPALIVE);
 	if (length < 4 || (const void *)(p + 4) > end)
 		return VERDICT(TRUNCATED);
-	__builtin_memcpy(&spi, p, 4);
+	spi = bpf_ntohl(load32(p));
 	if (spi == 0)
 		return ike(s, p + 4, end, source);
-	return owned(s, bpf_ntohl(spi), BY_PROGRAM);
+	return owned(s, spi, BY_PROGRAM);
 }
 
 /* RFC 2661 §3.1; `p` is the L2TP header. A tunnel id of 0 opens a tunnel. */
@@ -109,20 +107,17 @@ static __always_inline __u32 udp(const struct state *s, const __u8 *p, const voi
 
 static __always_inline __u32 tcp(const struct state *s, const __u8 *p, const void *end, __be32 source)
 {
-	__be16 port_be;
 	__u32 flags, port;
 
 	if ((const void *)(p + 20) > end)
 		return VERDICT(TRUNCATED);
-	__builtin_memcpy(&port_be, p + 2, 2);
-	port = bpf_ntohs(port_be);
+	port = bpf_ntohs(load16(p + 2));
 	flags = s->ports[port];
 	if (!(flags & (PORT_TCP_SERVICE | PORT_TCP_ASKED)))
 		return VERDICT(CLOSED_PORT);
 	if (!(flags & PORT_TCP_SERVICE))
 		return owned(s, port, BY_KERNEL);
-	__builtin_memcpy(&port_be, p, 2);
-	return owned(s, set_of_source(s, source, port_be), BY_KERNEL);
+	return owned(s, set_of_source(s, source, load16(p)), BY_KERNEL);
 }
 
 static __always_inline __u32 icmp(const struct state *s, const struct iphdr *ip, const __u8 *p, const void *end)
@@ -155,12 +150,9 @@ static __always_inline __u32 gre(const struct state *s, const __u8 *p, const voi
 /* ESP and AH: the SPI stands at `offset`. */
 static __always_inline __u32 by_spi(const struct state *s, const __u8 *p, __u32 offset, const void *end)
 {
-	__u32 spi;
-
 	if ((const void *)(p + 8) > end)
 		return VERDICT(TRUNCATED);
-	__builtin_memcpy(&spi, p + offset, 4);
-	return owned(s, bpf_ntohl(spi), BY_PROGRAM);
+	return owned(s, bpf_ntohl(load32(p + offset)), BY_PROGRAM);
 }
 
 static __always_inline bool protocol_open(const struct state *s, __u8 protocol)
@@ -225,14 +217,6 @@ static __always_inline __u32 routed(const struct state *s, const struct iphdr *i
 	return owned(s, set_of_pair(s, ip->saddr, ip->daddr), BY_KERNEL);
 }
 
-static __always_inline __u32 load_address(const __u8 *p)
-{
-	__u32 address;
-
-	__builtin_memcpy(&address, p, 4);
-	return address;
-}
-
 /* RFC 826. Of the cluster addresses, the owner of the pair (asking, asked) answers: one answer to each question, and
  * a dead node's share of the questions is inherited with its work sets. Of an inner address, the owner of its session. */
 static __always_inline __u32 arp(const struct state *s, const struct arp *a, const void *end, enum side side)
@@ -245,8 +229,8 @@ static __always_inline __u32 arp(const struct state *s, const struct arp *a, con
 	if ((const void *)(a + 1) > end || a->hardware != bpf_htons(1) || a->protocol != bpf_htons(ETH_P_IP) ||
 	    a->hardware_len != 6 || a->protocol_len != 4)
 		return VERDICT(NOT_OURS);
-	asking = load_address(a->spa);
-	asked = load_address(a->tpa);
+	asking = load32(a->spa);
+	asked = load32(a->tpa);
 	if (cluster_address(s, asking))
 		return same_mac(a->sha, here->cluster_mac) ? VERDICT(ARP_PEER) : VERDICT(ARP_CONFLICT);
 	if (a->operation != bpf_htons(1) || (a->sha[0] & 1))
@@ -337,7 +321,7 @@ static __always_inline __u32 egress_by_table(const struct state *s, const void *
 	if ((const void *)(eth + 1) > end)
 		return VERDICT(OUT_OWN);
 	if (eth->h_proto == bpf_htons(ETH_P_ARP)) {
-		if ((const void *)(a + 1) > end || !cluster_address(s, load_address(a->spa)))
+		if ((const void *)(a + 1) > end || !cluster_address(s, load32(a->spa)))
 			return VERDICT(OUT_OWN);
 		return same_mac(a->sha, s->sides[side].cluster_mac) ? VERDICT(OUT_CLUSTER) : VERDICT(OUT_ARP);
 	}

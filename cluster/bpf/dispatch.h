@@ -108,7 +108,7 @@ struct state {
 	__u32 reserved;
 	__u32 owners[WORK_SETS];
 	__u32 coarse_hosts[2048]; /* bit per /16: 0 says that no inner host is in it */
-	__u32 coarse_prefixes[2048]; /* the same of shorter prefixes */
+	__u32 coarse_lengths[65536]; /* word per /16: the lengths of the shorter inner prefixes that touch it, as bits */
 	__u8 ports[65536];
 };
 
@@ -119,7 +119,7 @@ _Static_assert(__builtin_offsetof(struct state, sides) == 112, "sides");
 _Static_assert(__builtin_offsetof(struct state, protocols) == 160, "protocols");
 _Static_assert(__builtin_offsetof(struct state, owners) == 168, "owners");
 _Static_assert(__builtin_offsetof(struct state, coarse_hosts) == 4264, "coarse_hosts");
-_Static_assert(__builtin_offsetof(struct state, ports) == 20648, "ports");
-_Static_assert(sizeof(struct state) == 86184, "state");
+_Static_assert(__builtin_offsetof(struct state, ports) == 274600, "ports");
+_Static_assert(sizeof(struct state) == 340136, "state");
 
 #endif

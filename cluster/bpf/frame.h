@@ -65,7 +65,7 @@ struct {
 } hosts SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct prefix_key);
@@ -91,6 +91,22 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tick);
 } ticks SEC(".maps");
+
+/* Packets lie as they come; clang would take unaligned octets one by one, which no kernel we run on needs. */
+static __always_inline __be16 load16(const __u8 *p)
+{
+	return *(const __be16 *)p;
+}
+
+static __always_inline __be32 load32(const __u8 *p)
+{
+	return *(const __be32 *)p;
+}
+
+static __always_inline __be64 load64(const __u8 *p)
+{
+	return *(const __be64 *)p;
+}
 
 static __always_inline struct state *the_state(void)
 {
@@ -158,24 +174,44 @@ static __always_inline __u32 cluster_address(const struct state *s, __be32 addre
 	return sides;
 }
 
-static __always_inline bool touched(const __u32 *coarse, __u32 top)
+/* Looks up the longest prefix of `address` that is shorter than 32, given the lengths that occur around it. One look-up
+ * for each such length, and there are one or two: a trie costs more. */
+static __noinline __u32 prefix_of(__be32 address, __u32 lengths)
 {
-	return (coarse[(top >> 5) & 2047] >> (top & 31)) & 1;
+	struct prefix_key key;
+	struct inner *found;
+
+	for (int length = 31; length >= 0; length--) {
+		if (!((lengths >> length) & 1))
+			continue;
+		key.length = length;
+		key.address = length ? address & bpf_htonl(~0U << (32 - length)) : 0;
+		found = bpf_map_lookup_elem(&prefixes, &key);
+		if (found)
+			return found->set | (__u32)found->flags << 16;
+	}
+	return 0;
 }
 
-/* Looks an inner address up: hosts in a hash, which is fast, the few prefixes in a trie, which is not. */
+/* Looks an inner address up. */
 static __always_inline struct inner inner_of(const struct state *s, __be32 address)
 {
-	const struct inner nobody = {};
-	__u32 top = bpf_ntohl(address) >> 16;
-	struct prefix_key key = { .length = 32, .address = address };
-	struct inner *found = NULL;
+	struct inner inner = {};
+	__u32 top = bpf_ntohl(address) >> 16, lengths, packed;
+	struct inner *host;
 
-	if (touched(s->coarse_hosts, top))
-		found = bpf_map_lookup_elem(&hosts, &address);
-	if (!found && touched(s->coarse_prefixes, top))
-		found = bpf_map_lookup_elem(&prefixes, &key);
-	return found ? *found : nobody;
+	if ((s->coarse_hosts[(top >> 5) & 2047] >> (top & 31)) & 1) {
+		host = bpf_map_lookup_elem(&hosts, &address);
+		if (host)
+			return *host;
+	}
+	lengths = s->coarse_lengths[top & 0xffff];
+	if (lengths) {
+		packed = prefix_of(address, lengths);
+		inner.set = packed & 0xffff;
+		inner.flags = packed >> 16;
+	}
+	return inner;
 }
 
 /* Whether `address` can only come out of a tunnel. */

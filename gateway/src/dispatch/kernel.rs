@@ -8,15 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError};
 use cluster::dispatch::{Inner, InnerTable, Reason, Tables};
 use wire::{Prefix, WorkSet};
 
 use super::DispatchError;
-use super::state::{Kind, MappedState, network_order};
+use super::state::{MappedState, network_order};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dispatch.bpf.o"));
 
@@ -77,9 +76,9 @@ pub(super) struct Kernel {
 struct InnerMaps {
     tables: Tables,
     hosts: HashMap<MapData, u32, InnerValue>,
-    prefixes: LpmTrie<MapData, u32, InnerValue>,
-    /// For each /16, how many inner hosts and how many shorter prefixes touch it.
-    touched: Vec<[u32; 2]>,
+    prefixes: HashMap<MapData, [u32; 2], InnerValue>,
+    /// For each /16 and length, how many inner prefixes touch it.
+    touched: BTreeMap<(u16, u8), u32>,
 }
 
 /// `struct inner` of `cluster/bpf/dispatch.h`: work set and flags.
@@ -105,11 +104,11 @@ impl Kernel {
         let state = MappedState::new(fd_of(&state_map).ok_or(DispatchError::Incomplete { name: "state" })?)
             .map_err(|error| DispatchError::system("map the dispatch state into memory", error))?;
         let hosts = HashMap::try_from(take(&mut object, "hosts")?).map_err(bpf)?;
-        let prefixes = LpmTrie::try_from(take(&mut object, "prefixes")?).map_err(bpf)?;
+        let prefixes = HashMap::try_from(take(&mut object, "prefixes")?).map_err(bpf)?;
         let counters = PerCpuArray::try_from(take(&mut object, "counters")?).map_err(bpf)?;
         state.configure(&tables);
         let prefixes_known: Vec<(Prefix, Inner)> = tables.inner.iter().collect();
-        let inner = InnerMaps { tables, hosts, prefixes, touched: vec![[0; 2]; 1 << 16] };
+        let inner = InnerMaps { tables, hosts, prefixes, touched: BTreeMap::new() };
         let kernel = Self {
             state: Arc::new(state),
             object: Mutex::new(object),
@@ -223,7 +222,7 @@ impl InnerMaps {
         let length = prefix.len();
         let written = match after {
             Some(inner) if length == 32 => self.hosts.insert(network_order(address), value_of(inner), 0),
-            Some(inner) => self.prefixes.insert(&key_of(address, length), value_of(inner), 0),
+            Some(inner) => self.prefixes.insert(key_of(address, length), value_of(inner), 0),
             None if before.is_none() => Ok(()),
             None if length == 32 => self.hosts.remove(&network_order(address)),
             None => self.prefixes.remove(&key_of(address, length)),
@@ -236,26 +235,19 @@ impl InnerMaps {
 
     fn touch(&mut self, state: &MappedState, address: Ipv4Addr, length: u8) {
         for top in tops(address, length) {
-            *self.touching(top, length) += 1;
-            state.set_coarse(Kind::of(length), top, true);
+            *self.touched.entry((top, length)).or_default() += 1;
+            state.set_coarse(top, length, true);
         }
     }
 
     fn leave(&mut self, state: &MappedState, address: Ipv4Addr, length: u8) {
         for top in tops(address, length) {
-            let count = self.touching(top, length);
-            *count = count.saturating_sub(1);
+            let Some(count) = self.touched.get_mut(&(top, length)) else { continue };
+            *count -= 1;
             if *count == 0 {
-                state.set_coarse(Kind::of(length), top, false);
+                self.touched.remove(&(top, length));
+                state.set_coarse(top, length, false);
             }
-        }
-    }
-
-    fn touching(&mut self, top: u16, length: u8) -> &mut u32 {
-        let [hosts, prefixes] = &mut self.touched[usize::from(top)];
-        match Kind::of(length) {
-            Kind::Host => hosts,
-            Kind::Prefix => prefixes,
         }
     }
 }
@@ -319,15 +311,16 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DispatchError> {
 
 /// The descriptor of a map of one of our kinds.
 fn fd_of(map: &Map) -> Option<BorrowedFd<'_>> {
-    if let Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) = map {
+    if let Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) = map {
         Some(data.fd().as_fd())
     } else {
         None
     }
 }
 
-fn key_of(address: Ipv4Addr, length: u8) -> Key<u32> {
-    Key::new(u32::from(length), network_order(address))
+/// `struct prefix_key` of `cluster/bpf/dispatch.h`.
+fn key_of(address: Ipv4Addr, length: u8) -> [u32; 2] {
+    [u32::from(length), network_order(address)]
 }
 
 fn value_of(inner: Inner) -> InnerValue {

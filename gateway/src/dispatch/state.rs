@@ -24,24 +24,8 @@ pub(super) struct State {
     reserved: u32,
     owners: [AtomicU32; WorkSet::COUNT],
     coarse_hosts: [AtomicU32; 2048],
-    coarse_prefixes: [AtomicU32; 2048],
+    coarse_lengths: [AtomicU32; 1 << 16],
     ports: [AtomicU8; 65536],
-}
-
-/// The two tables of inner prefixes.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    /// Single addresses.
-    Host,
-    /// All shorter prefixes.
-    Prefix,
-}
-
-impl Kind {
-    /// The table where a prefix of that length is.
-    pub(super) const fn of(length: u8) -> Self {
-        if length == 32 { Self::Host } else { Self::Prefix }
-    }
 }
 
 #[repr(C)]
@@ -67,8 +51,8 @@ const _: () = {
     assert!(std::mem::offset_of!(State, protocols) == 160);
     assert!(std::mem::offset_of!(State, owners) == 168);
     assert!(std::mem::offset_of!(State, coarse_hosts) == 4264);
-    assert!(std::mem::offset_of!(State, ports) == 20648);
-    assert!(size_of::<State>() == 86184);
+    assert!(std::mem::offset_of!(State, ports) == 274_600);
+    assert!(size_of::<State>() == 340_136);
 };
 
 impl State {
@@ -115,14 +99,12 @@ impl State {
         self.protocols.store(bits, Release);
     }
 
-    /// Says whether any inner prefix of that kind touches the /16 number `top`.
-    pub(super) fn set_coarse(&self, kind: Kind, top: u16, touched: bool) {
-        let words = match kind {
-            Kind::Host => &self.coarse_hosts,
-            Kind::Prefix => &self.coarse_prefixes,
+    /// Says whether any inner prefix of that length touches the /16 number `top`.
+    pub(super) fn set_coarse(&self, top: u16, length: u8, touched: bool) {
+        let (word, bit) = match 1_u32.checked_shl(length.into()) {
+            Some(bit) => (&self.coarse_lengths[usize::from(top)], bit),
+            None => (&self.coarse_hosts[usize::from(top >> 5)], 1 << (top & 31)),
         };
-        let word = &words[usize::from(top >> 5)];
-        let bit = 1 << (top & 31);
         if touched {
             word.fetch_or(bit, Release);
         } else {
