@@ -6,12 +6,13 @@
 mod frames;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cluster::dispatch::{
     Action, ClusterAddress, HashKey, Origin, Owner, Port, PortUse, Protocols, Reason, Side, SideConfig, Subnet, Tables,
     Verdict,
 };
-use gateway::dispatch::{Dispatch, Entry};
+use gateway::dispatch::{Dispatch, Entry, boot_time};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::{Slot, Time, WorkSet};
@@ -217,6 +218,35 @@ fn without_a_lease_both_are_silent() {
     let silent = [Action::Take, Action::Answer];
     assert!(twins.counted.keys().all(|reason| !silent.contains(&reason.action())), "{:?}", twins.counted);
     twins.finish(&[Reason::LeaseOver, Reason::OutLeaseOver]);
+}
+
+#[test]
+fn a_lease_ends_on_time_and_a_withdrawn_one_at_once() {
+    let twins = Twins::new(Time::ZERO);
+    let fence = twins.dispatch.fence();
+    let mut maker = Maker::new(10);
+    let owned = std::iter::repeat_with(|| maker.new_ike().2)
+        .find(|frame| twins.tables.ingress(Side::Outside, frame, Time::ZERO).set == WorkSet::new(0))
+        .unwrap();
+    let reason = || twins.dispatch.explain(Side::Outside, &owned).unwrap().reason;
+    for _ in 0..5 {
+        let end = boot_time() + Duration::from_millis(40);
+        fence.set_lease(end);
+        loop {
+            let before = boot_time();
+            let reason = reason();
+            let after = boot_time();
+            assert!(reason == Reason::Owned || after >= end, "{reason:?} {:?} early", end - after);
+            assert!(reason == Reason::LeaseOver || before < end, "{reason:?} {:?} late", before - end);
+            if before >= end {
+                break;
+            }
+        }
+        fence.set_lease(Time { nanos: u64::MAX });
+        assert_eq!(reason(), Reason::Owned);
+        fence.set_lease(Time::ZERO);
+        assert_eq!(reason(), Reason::LeaseOver);
+    }
 }
 
 #[test]
