@@ -280,7 +280,7 @@ impl Loop {
             Order::JoinVerdict(start, verdict) => self.membership.handle_join_verdict(now, start, verdict),
             Order::Counted(start) => self.membership.handle_counted(now, start),
             Order::Slow(start) => self.membership.handle_slow(now, start),
-            Order::Prepared(set) => self.membership.handle_prepared(now, set),
+            Order::Prepared(set) => self.on_prepared(now, set),
             Order::Taken(set, epoch) => self.membership.handle_taken(now, set, epoch),
             Order::OutsideLink(link) => self.membership.handle_outside_link(now, link),
             Order::Probe(probe) => self.membership.handle_probe(now, probe),
@@ -338,7 +338,6 @@ impl Loop {
                 }
                 Output::View { own, .. } => self.own = Some(*own),
                 Output::Acquire { set, tenure, .. } => (self.hooks.owner)(*set, Owner::Myself(tenure.slot)),
-                Output::Prepare { set, from, .. } => (self.hooks.owner)(*set, Owner::Queueing(*from)),
                 Output::Release { set } | Output::Stop { set, .. } | Output::Abandon { set } => self.on_loss(*set),
                 Output::Left { start, .. } => {
                     self.own = None;
@@ -348,10 +347,21 @@ impl Loop {
                         (self.hooks.owner)(set, Owner::Nobody);
                     }
                 }
-                Output::JoinAsked(_) | Output::Probe | Output::Event(_) => {}
+                // The filter lets the set's packets in once the datapath queues them.
+                Output::Prepare { .. } | Output::JoinAsked(_) | Output::Probe | Output::Event(_) => {}
             }
             let _ = self.notices.send(Notice::Membership(output));
         }
+    }
+
+    /// The datapath queues the packets of a set that moves here: let them in.
+    fn on_prepared(&mut self, now: Time, set: WorkSet) {
+        let assignment = self.membership.table().map(|table| *table.assignment(set));
+        let comes = |a: &cluster::Assignment| Some(a.owner) != self.own && a.handoff.map(|h| h.to) == self.own;
+        if let Some(assignment) = assignment.filter(comes) {
+            (self.hooks.owner)(set, Owner::Queueing(assignment.owner));
+        }
+        self.membership.handle_prepared(now, set);
     }
 
     fn on_lease(&mut self, until: Time) {

@@ -34,7 +34,7 @@ mod outputs;
 pub(super) use ask::Ask;
 
 use addresses::Questions;
-use moves::{Incoming, Stopped};
+use moves::{Coming, Incoming, Stopped};
 
 /// The state behind everything that a peer sees of this node.
 pub(super) struct Driver {
@@ -62,6 +62,8 @@ pub(super) struct Driver {
     inner: Arc<Mutex<InnerPrefixes>>,
     /// Sets that were handed over to this node and are not its own yet.
     incoming: HashMap<WorkSet, Incoming>,
+    /// Sets that are to move here: what is queued for them.
+    coming: HashMap<WorkSet, Coming>,
     /// Sets that went, until packets on their way through this node are gone, too.
     outgoing: Vec<(Time, WorkSet)>,
     started: Time,
@@ -123,6 +125,7 @@ impl Driver {
             view: None,
             inner,
             incoming: HashMap::new(),
+            coming: HashMap::new(),
             outgoing: Vec::new(),
             started: boot_time(),
             cluster,
@@ -223,6 +226,8 @@ impl Driver {
                 if let Some(home) = self.home_of(path, &datagram) {
                     if self.endpoint.owns(home) {
                         self.endpoint.handle_datagram(now, path, home, &datagram);
+                    } else if let Some(coming) = self.coming.get_mut(&home) {
+                        coming.queue(path, datagram);
                     } else {
                         self.hand_on(home, &Stray::ike(path, datagram));
                     }
@@ -288,6 +293,8 @@ impl Driver {
     fn hand_on(&self, home: WorkSet, stray: &Stray) {
         if let Some(link) = &self.link
             && !self.tenures.contains_key(&home)
+            // The old owner of a set that moves here gets its own copy of each packet.
+            && !self.coming.contains_key(&home)
         {
             link.hand_on(home, stray.to_bytes().into());
         }

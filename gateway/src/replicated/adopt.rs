@@ -36,12 +36,12 @@ impl Adopted {
                     adopted.ike.push((id, bytes));
                     Ok(())
                 }
-                RecordKind::ESP_INITIAL => {
-                    Initial::from_bytes(&bytes).map(|pair| drop(pairs.insert(pair.spi_in, pair)))
-                }
-                RecordKind::ESP_OUTBOUND => {
-                    OutboundLease::from_bytes(&bytes).map(|lease| drop(leases.insert(id.key, lease.edge)))
-                }
+                RecordKind::ESP_INITIAL => Initial::from_bytes(&bytes).map(|pair| {
+                    pairs.insert(pair.spi_in, pair);
+                }),
+                RecordKind::ESP_OUTBOUND => OutboundLease::from_bytes(&bytes).map(|lease| {
+                    leases.insert(id.key, lease.edge);
+                }),
                 RecordKind::ESP_INBOUND => InboundEdges::from_bytes(&bytes).map(|edges| adopted.edges = edges),
                 RecordKind::POOL_LEASE => PoolLease::from_bytes(&bytes).map(|lease| adopted.leases.push((id, lease))),
                 // Dispatch has inner prefixes already; a newer version's kinds are its own.

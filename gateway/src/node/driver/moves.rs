@@ -21,6 +21,25 @@ pub(super) struct Incoming {
     digests: Vec<u64>,
 }
 
+/// A set that is to move here and still has its old owner.
+pub(super) struct Coming {
+    tenure: Tenure,
+    /// The state as it was when the move was announced: it tells whose packets are to be queued.
+    records: link::Records,
+    /// Pairs installed from that state. Those that the final state does not have go again.
+    pairs: Vec<Spi>,
+    ike: Vec<(Path, Vec<u8>)>,
+}
+
+impl Coming {
+    /// Queues an IKE datagram. The peers of a set have few requests open, and repeat what is lost.
+    pub(super) fn queue(&mut self, path: Path, datagram: Vec<u8>) {
+        if self.ike.len() < IKE_QUEUE_MAX {
+            self.ike.push((path, datagram));
+        }
+    }
+}
+
 /// A set that the workers have stopped, on its way to another node.
 pub(super) struct Stopped {
     set: WorkSet,
@@ -41,7 +60,8 @@ impl Driver {
             }
             Event::Acquire { set, tenure, how, records } => self.on_acquire(set, tenure, how, records),
             Event::Release(set) => self.on_release(set),
-            Event::Prepare { set, .. } => {
+            Event::Prepare { set, tenure, records, .. } => {
+                self.coming.insert(set, Coming { tenure, records, pairs: Vec::new(), ike: Vec::new() });
                 // The old owner must note what it processes before this node begins to queue.
                 if let Some(link) = &self.link {
                     link.ask(set, Word::watch(set).to_bytes());
@@ -50,6 +70,7 @@ impl Driver {
             Event::Stop { set, to, tenure } => self.on_stop(set, to, tenure),
             Event::HandOver { set, tenure, records, state } => self.on_hand_over(set, tenure, records, &state),
             Event::Abandon(set) => {
+                self.coming.remove(&set);
                 self.incoming.remove(&set);
                 self.datapath.forget_set(set);
             }
@@ -104,8 +125,22 @@ impl Driver {
             debug!(%spi_in, reason = Reason::Superseded.label(), "a pair of ESP SAs without an IKE SA is removed");
             self.remove_child(spi_in);
         }
+        let coming = self.coming.remove(&set);
+        self.remove_provisional(coming.as_ref());
         self.datapath.start_set(set, &digests);
+        for (path, datagram) in coming.into_iter().flat_map(|coming| coming.ike) {
+            self.endpoint.handle_datagram(boot_time(), path, set, &datagram);
+            self.carry_out();
+        }
         self.carry_out();
+    }
+
+    /// Removes the pairs that were installed to tell a set's packets, and are none of it any more.
+    fn remove_provisional(&self, coming: Option<&Coming>) {
+        let pairs = coming.into_iter().flat_map(|coming| &coming.pairs);
+        for spi_in in pairs.filter(|spi_in| !self.children.contains_key(spi_in)) {
+            self.datapath.remove(*spi_in);
+        }
     }
 
     /// Goes on with a pair whose owner is gone, and asks for a new lease at once: the old one counts as used.
@@ -124,6 +159,7 @@ impl Driver {
 
     fn on_release(&mut self, set: WorkSet) {
         self.let_set_go(set);
+        self.coming.remove(&set);
         self.incoming.remove(&set);
         self.datapath.forget_set(set);
     }
@@ -185,10 +221,24 @@ impl Driver {
     }
 
     pub(super) fn on_held(&mut self, set: WorkSet, outcome: anyhow::Result<()>) {
-        match (outcome, &self.link) {
-            (Ok(()), Some(link)) => link.prepared(set),
-            (Ok(()), None) => {}
-            (Err(error), _) => warn!(set = set.index(), %error, "packets cannot be queued; the set stays where it is"),
+        let coming = self.coming.get_mut(&set);
+        match (outcome, &self.link, coming) {
+            (Ok(()), Some(link), Some(coming)) => {
+                // A plain packet is known to be the set's by its pairs. They send nothing while the set is held.
+                for (initial, start) in Adopted::read(std::mem::take(&mut coming.records), None).pairs {
+                    let pair = SaPair { initial, tenure: coming.tenure, start };
+                    if self.datapath.install(&pair).is_ok() {
+                        coming.pairs.push(pair.initial.spi_in);
+                    }
+                }
+                link.prepared(set);
+            }
+            // The old owner went meanwhile, and the set is this node's.
+            (Ok(()), Some(_), None) if self.tenures.contains_key(&set) => self.datapath.start_set(set, &[]),
+            // The move was called off meanwhile.
+            (Ok(()), Some(_), None) => self.datapath.forget_set(set),
+            (Ok(()), None, _) => {}
+            (Err(error), ..) => warn!(set = set.index(), %error, "packets cannot be queued; the set stays where it is"),
         }
     }
 
@@ -280,3 +330,5 @@ fn log_note(note: Note) {
 
 /// Packets of a set that went may still be on their way through this node's kernel for so long.
 const FORGET_AFTER: Duration = Duration::from_millis(500);
+/// IKE datagrams that wait for a set that moves here.
+const IKE_QUEUE_MAX: usize = 256;
