@@ -149,7 +149,10 @@ async fn serve(
         (Some(_) | None, _) => None,
     };
     match &link {
-        Some(link) => driver.join(link.handle()),
+        Some(link) => {
+            driver.join(link.handle(), clustered::lans(&node, &cluster));
+            clustered::watch_carrier(node.outside.name.clone(), link.handle());
+        }
         None => driver.own_all(),
     }
     let (asks, asked) = mpsc::channel(ASKS_MAX);

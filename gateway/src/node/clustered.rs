@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cluster::dispatch::{ClusterAddress, Owner, PortUse, Side, Subnet};
+use cluster::membership::Link;
 use cluster::replication::Bounds;
 use cluster::{LoneSurvivor, Policy};
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, info};
 use wire::{RecordKind, Time, WorkSet};
 
 use super::driver::hash_key;
@@ -18,8 +19,9 @@ use crate::config::{self, Cluster, InterfaceAddress, Membership, Node};
 use crate::datapath::{Datapath, Heartbeat};
 use crate::dispatch::{Dispatch, DispatchConfig, InterfaceConfig, cluster_mac};
 use crate::link::identity::Identity;
+use crate::link::lan::{self, Lan};
 use crate::link::realtime::Hooks;
-use crate::link::{Apply, ClusterLink, Config, Event, Member};
+use crate::link::{Apply, ClusterLink, Config, Event, Handle, Member};
 use crate::replicated::inner::{InnerChange, InnerPrefixes};
 
 /// Loads and attaches the dispatch program. Until the link says otherwise, nothing passes for the cluster.
@@ -105,6 +107,31 @@ fn networks(member: &config::Member) -> [Option<IpAddr>; 3] {
     [member.cluster, Some(member.inside), Some(member.outside)]
 }
 
+/// The LANs on which the cluster has an address.
+pub(super) fn lans(node: &Node, cluster: &Cluster) -> Vec<Lan> {
+    let sides = [(&node.outside, Some(&cluster.outside)), (&node.inside, cluster.inside.as_ref())];
+    let lans = sides.into_iter().filter_map(|(interface, shared)| {
+        Some(Lan { interface: interface.name.clone(), address: v4(shared?.address).ok()? })
+    });
+    lans.collect()
+}
+
+/// Tells the link when the outside interface loses its carrier, and when it has it again. Ends with the runtime.
+pub(super) fn watch_carrier(interface: String, link: Handle) {
+    tokio::spawn(async move {
+        let mut last = Link::Up;
+        loop {
+            let now = lan::link(&interface);
+            if now != last {
+                info!(interface, ?now, "outside link");
+                link.outside_link(now);
+                last = now;
+            }
+            tokio::time::sleep(CARRIER_EVERY).await;
+        }
+    });
+}
+
 fn hooks(dispatch: &Dispatch, datapath: &Arc<Datapath>) -> Hooks {
     let (lease, owner) = (dispatch.fence(), dispatch.fence());
     let mut progress = Progress::new(Arc::clone(datapath));
@@ -180,3 +207,5 @@ const PINS: &str = "/sys/fs/bpf/cryptocluster";
 const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// A worker that has work and does not turn for so long is stuck: this node must not claim to serve. Our policy.
 const STUCK_AFTER: Duration = Duration::from_millis(500);
+/// How often the carrier of the outside interface is looked at.
+const CARRIER_EVERY: Duration = Duration::from_millis(20);

@@ -22,6 +22,7 @@ use super::wall_time;
 use crate::config::Cluster;
 use crate::datapath::{self, Datapath, SaPair};
 use crate::link;
+use crate::link::lan::Lan;
 use crate::link::realtime::thread::boot_time;
 use crate::replicated::inner::InnerPrefixes;
 use crate::replicated::words::Stray;
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     link: Option<link::Handle>,
     view: Option<link::CurrentView>,
     inner: Arc<Mutex<InnerPrefixes>>,
+    /// Where somebody else could hold the cluster's addresses.
+    lans: Vec<Lan>,
     /// Sets that were handed over to this node and are not its own yet.
     incoming: HashMap<WorkSet, Incoming>,
     /// Sets that are to move here: what is queued for them.
@@ -124,6 +127,7 @@ impl Driver {
             link: None,
             view: None,
             inner,
+            lans: Vec::new(),
             incoming: HashMap::new(),
             coming: HashMap::new(),
             outgoing: Vec::new(),
@@ -143,8 +147,9 @@ impl Driver {
     }
 
     /// Works for the sets that the cluster gives it.
-    pub(super) fn join(&mut self, link: link::Handle) {
+    pub(super) fn join(&mut self, link: link::Handle, lans: Vec<Lan>) {
         self.link = Some(link);
+        self.lans = lans;
     }
 
     /// Works until the API asks it to stop or a worker has failed.

@@ -10,7 +10,7 @@ use tracing::info;
 use super::outputs::prefixes;
 use super::*;
 use crate::datapath::SetState;
-use crate::link::{Event, Note};
+use crate::link::{Event, Note, lan};
 use crate::replicated::adopt::{Adopted, FinalState};
 use crate::replicated::words::{Superseded, Word};
 
@@ -53,7 +53,11 @@ impl Driver {
         match event {
             Event::View(view) => {
                 match &view {
-                    Some(current) => info!(view = ?current.view.id(), slot = current.own.number(), "view in force"),
+                    Some(current) => {
+                        info!(view = ?current.view.id(), slot = current.own.number(), "view in force");
+                        let unproven = current.view.is_unproven().then_some(current.own);
+                        self.datapath.set_unproven(unproven);
+                    }
                     None => warn!("this node is in no view and serves nobody"),
                 }
                 self.view = view;
@@ -77,14 +81,23 @@ impl Driver {
             Event::Committed(_, commit) => self.on_committed(commit),
             Event::HandedOn { set, packet } => self.on_handed_on(set, &packet),
             Event::Said { from, word } => self.on_said(from, &word),
-            // Without probes of its own this node does not claim that nobody else holds the addresses.
-            Event::Probe => {
-                if let Some(link) = &self.link {
-                    link.probed(Probe::Held);
-                }
-            }
+            Event::Probe => self.probe(),
             Event::Note(note) => log_note(note),
         }
+    }
+
+    /// Looks for another holder of the cluster's addresses; that takes a while, on a thread of its own.
+    fn probe(&self) {
+        let (Some(link), lans) = (self.link.clone(), self.lans.clone()) else { return };
+        drop(tokio::task::spawn_blocking(move || {
+            // Who cannot look must not claim that nobody is there.
+            let found = lan::probe(&lans).unwrap_or_else(|error| {
+                warn!(%error, "cannot look for another holder of the cluster's addresses");
+                Probe::Held
+            });
+            info!(?found, "looked for another holder of the cluster's addresses");
+            link.probed(found);
+        }));
     }
 
     fn on_acquire(&mut self, set: WorkSet, tenure: Tenure, how: How, records: link::Records) {
