@@ -87,12 +87,12 @@ pub struct SessionEntry {
     pub state: String,
     /// Pairs of ESP SAs.
     pub children: usize,
-    /// IKE rekeys that this node saw.
-    pub ike_rekeys: u64,
-    /// Child rekeys that this node saw.
-    pub child_rekeys: u64,
-    /// Seconds since it came up here.
-    pub established_s: u64,
+    /// How often its IKE SA was replaced.
+    pub ike_rekeys: u32,
+    /// How often a child SA was replaced.
+    pub child_rekeys: u32,
+    /// Seconds since its login; none while it is not complete.
+    pub established_s: Option<u64>,
     /// Seconds until its IKE SA is rekeyed.
     pub rekey_in_s: Option<u64>,
 }

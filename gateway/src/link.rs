@@ -334,6 +334,13 @@ impl Handle {
         self.command(Command::Say(to, word));
     }
 
+    /// The records of `set` as this node holds them, whoever owns it; `None` once the link has ended.
+    pub async fn records(&self, set: WorkSet) -> Option<Records> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Records { set, answer });
+        answered.await.ok()
+    }
+
     /// The outside link went up or down.
     pub fn outside_link(&self, link: Link) {
         self.command(Command::OutsideLink(link));

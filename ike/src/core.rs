@@ -91,7 +91,14 @@ impl Core {
         let bytes = sa.state.export(now);
         let commit = self.change(record_id(&sa.state), Change::Put(bytes));
         sa.commit = Some(commit);
+        sa.refresh_at = self.next_refresh(now);
         commit
+    }
+
+    /// When a record that was written, or taken over, at `now` is written again. Spread, so that the SAs of one take-over do
+    /// not all come due at once.
+    pub(crate) fn next_refresh(&mut self, now: Time) -> Deadline {
+        self.jittered(now, REFRESH_MAX, REFRESH_JITTER)
     }
 
     /// The commit that covers what the SA last said. After a take-over the heir's copy is published first: the record may
@@ -303,11 +310,12 @@ impl Core {
     }
 
     /// Gives back an address that a login did not come to use.
-    pub(crate) fn give_back(&mut self, verified: &Verified) {
+    pub(crate) fn give_back(&mut self, sa: &Sa, verified: &Verified) {
         let config = Arc::clone(&self.config);
         let pool = connection(&config, &verified.connection).map(|c| &c.remote_selectors);
         if let (Some(address), Some(RemoteSelectors::Pool(pool))) = (verified.address, pool) {
-            self.output(Output::ReleaseAddress { pool: pool.clone(), address });
+            let session = sa.state.session;
+            self.output(Output::ReleaseAddress { pool: pool.clone(), address, session });
         }
     }
 
@@ -318,12 +326,12 @@ impl Core {
             self.remove_child(child.spi_in, reason);
         }
         if let Some(PendingExchange::AnswerSignature(verified, _)) = sa.pending.as_deref().map(|p| &p.exchange) {
-            self.give_back(verified);
+            self.give_back(sa, verified);
         }
         let carries_session = !matches!(sa.state.phase, crate::sa::Phase::Replaced { .. });
         if carries_session && reason != Reason::Rekeyed {
             if let (Some(address), Some(pool)) = (sa.state.inner_address, sa.state.pool.take()) {
-                self.output(Output::ReleaseAddress { pool, address });
+                self.output(Output::ReleaseAddress { pool, address, session: sa.state.session });
             }
             self.event(Event::Closed { session: sa.state.session, reason });
         }
@@ -337,6 +345,11 @@ pub(crate) enum MessageKind {
     Request,
     Response,
 }
+
+/// A record is never older than this, and so no deadline or age that an heir reads in it is wrong by more. Our policy: the
+/// default interval of liveness checks, which write the record, too.
+const REFRESH_MAX: Duration = Duration::from_secs(60);
+const REFRESH_JITTER: Duration = Duration::from_secs(15);
 
 /// Octets of the IKE header and the generic header of the Encrypted payload.
 const HEADERS_LEN: usize = 32;

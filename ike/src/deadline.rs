@@ -1,4 +1,4 @@
-//! Deadlines, which travel as time left.
+//! Deadlines, which travel as time left, and ages, which travel as they are.
 
 use std::time::Duration;
 
@@ -44,10 +44,44 @@ impl Deadline {
             Some(left) => Self(now + left.since(Time::ZERO)),
         }
     }
+}
 
-    /// How long ago it was.
-    pub(crate) fn age_at(self, now: Time) -> Duration {
-        self.time().map_or(Duration::ZERO, |time| now.since(time))
+/// How old something is. It may be older than the clock of the node that looks at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Age {
+    at_since: Duration,
+    since: Time,
+}
+
+impl Age {
+    /// Of something that begins now.
+    pub(crate) const fn begun(now: Time) -> Self {
+        Self { at_since: Duration::ZERO, since: now }
+    }
+
+    /// The age at `now`.
+    pub(crate) fn at(self, now: Time) -> Duration {
+        self.at_since.saturating_add(now.since(self.since))
+    }
+
+    /// The same age, as it is at `now`: so it can be written.
+    pub(crate) fn counted_to(self, now: Time) -> Self {
+        Self { at_since: self.at(now), since: now }
+    }
+
+    /// An age that was read, on a clock that says `now`.
+    pub(crate) const fn counted_from(self, now: Time) -> Self {
+        Self { at_since: self.at_since, since: now }
+    }
+}
+
+impl Field for Age {
+    fn write(&self, w: &mut Writer) -> bool {
+        self.at_since.write(w)
+    }
+
+    fn read(name: &'static str, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Duration::read(name, r).map(|at_since| Self { at_since, since: Time::ZERO })
     }
 }
 
@@ -76,6 +110,15 @@ mod tests {
         let deadline = Deadline::after(here, Duration::from_millis(700));
         assert_eq!(deadline.left_at(here).counted_from(there), Deadline::at(Time::from_millis(790)));
         assert_eq!(Deadline::NEVER.left_at(here).counted_from(there), Deadline::NEVER);
+    }
+
+    #[test]
+    fn an_age_may_exceed_the_clock_of_the_node_that_takes_over() {
+        let (day, minute) = (Duration::from_secs(86_400), Duration::from_secs(60));
+        let here = Time::ZERO + day;
+        let written = Age::begun(Time::ZERO).counted_to(here);
+        let there = Time::ZERO + minute;
+        assert_eq!(written.counted_from(there).at(there + minute), day + minute);
     }
 
     #[test]

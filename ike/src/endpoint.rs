@@ -21,7 +21,7 @@ use crate::message::header::{ExchangeType, Header};
 use crate::message::notify::{Notify, NotifyType};
 use crate::output::{InitiateError, NoAddress, NoSession, Output, Path, RequestId, Session, SessionState, SignError};
 use crate::pending::PendingExchange;
-use crate::sa::{Phase, Sa, SaState};
+use crate::sa::{ChildFate, Phase, Sa, SaState};
 use crate::{authenticate, informational, receive, rekey_ike, schedule};
 
 /// Every IKE SA of the work sets that this node owns: no socket, no clock, no thread.
@@ -126,6 +126,7 @@ impl Endpoint {
         let ike = state.our_spi();
         let mut sa = Box::new(Sa::new(state, now));
         sa.iv = self.core.iv_source(&sa.state);
+        sa.refresh_at = self.core.next_refresh(now);
         let needs_iv = sa.state.suite.is_some_and(|s| s.encryption.is_aead());
         if needs_iv && sa.iv.is_none() {
             self.core.end(&mut sa, Reason::IvExhausted);
@@ -266,7 +267,8 @@ impl Endpoint {
             None => Taken::No,
         };
         if let (Taken::No, Ok(address), Some(pool)) = (taken, address, pool) {
-            self.core.output(Output::ReleaseAddress { pool, address });
+            // Only an SA that logs in asks, and that is the session's first.
+            self.core.output(Output::ReleaseAddress { pool, address, session: ike });
         }
         self.settle(now, ike);
     }
@@ -301,7 +303,7 @@ impl Endpoint {
     pub fn handle_exhaustion(&mut self, now: Time, spi_in: Spi) {
         let Some(ike) = self.children.get(&spi_in).copied() else { return };
         if let Some(sa) = self.sas.get_mut(&ike) {
-            if let Some(child) = sa.state.child_mut(spi_in).filter(|c| c.fate == crate::sa::ChildFate::Active) {
+            if let Some(child) = sa.state.child_mut(spi_in).filter(|c| c.fate == ChildFate::Active) {
                 child.rekey_at = Deadline::at(now);
             }
             schedule::start(&mut self.core, now, sa);
@@ -347,7 +349,7 @@ impl Endpoint {
     /// The session is not here.
     pub fn rekey_child(&mut self, now: Time, session: u64) -> Result<(), NoSession> {
         self.act(now, session, |sa| {
-            let active = sa.state.children.iter_mut().filter(|c| c.fate == crate::sa::ChildFate::Active);
+            let active = sa.state.children.iter_mut().filter(|c| c.fate == ChildFate::Active);
             active.for_each(|c| c.rekey_at = Deadline::at(now));
         })
     }
@@ -407,9 +409,31 @@ impl Endpoint {
         self.children.contains_key(&spi_in)
     }
 
+    /// Tells that the datapath has no such pair after a take-over, because its record was lost or cannot be read: the peer is
+    /// told that it is gone, and a session without any pair ends.
+    pub fn handle_missing_child(&mut self, now: Time, spi_in: Spi) {
+        let Some(ike) = self.children.get(&spi_in).copied() else { return };
+        if let Some(sa) = self.sas.get_mut(&ike) {
+            if let Some(child) = sa.state.child_mut(spi_in) {
+                child.fate = ChildFate::WeDelete(Reason::RecordLost);
+                child.rekey_at = Deadline::NEVER;
+            }
+            schedule::start(&mut self.core, now, sa);
+        }
+        self.settle(now, ike);
+    }
+
+    /// The inbound SPIs of the child SAs that live in `set`.
+    pub fn children_of(&self, set: WorkSet) -> impl Iterator<Item = Spi> {
+        self.children.keys().copied().filter(move |spi_in| spi_in.work_set() == set)
+    }
+
     /// Every session, for the operator.
     pub fn sessions(&self, now: Time) -> impl Iterator<Item = Session> {
-        self.sas.values().filter(|sa| !matches!(sa.state.phase, Phase::Replaced { .. })).map(move |sa| session(sa, now))
+        self.sas
+            .values()
+            .filter(|sa| !matches!(sa.state.phase, Phase::Replaced { .. }))
+            .map(move |sa| Session { idle: Some(now.since(sa.heard)), ..session(&sa.state, now) })
     }
 
     /// What was counted since the start.
@@ -550,8 +574,19 @@ fn is_orphan(state: &SaState, all: &HashMap<u64, SaState>) -> bool {
     !named && matches!(state.phase, Phase::Established)
 }
 
-fn session(sa: &Sa, now: Time) -> Session {
-    let state = &sa.state;
+impl Session {
+    /// Reads the session out of a record of an IKE SA, on whichever node; `None` if another SA carries it by now. Ages and
+    /// times left are as of the record's writing, a minute ago at most.
+    ///
+    /// # Errors
+    /// The octets are no such record.
+    pub fn from_record(octets: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let state = SaState::import(octets, Time::ZERO)?;
+        Ok((!matches!(state.phase, Phase::Replaced { .. })).then(|| session(&state, Time::ZERO)))
+    }
+}
+
+fn session(state: &SaState, now: Time) -> Session {
     Session {
         session: state.session,
         ike: state.our_spi(),
@@ -570,8 +605,11 @@ fn session(sa: &Sa, now: Time) -> Session {
         },
         suite: state.suite,
         children: state.children.iter().map(|c| c.spi_in).collect(),
-        age: state.born.age_at(now),
+        age: state.age.at(now),
+        established: state.session_age.map(|age| age.at(now)),
+        ike_rekeys: state.ike_rekeys,
+        child_rekeys: state.child_rekeys,
         rekey_in: state.rekey_at.time().map(|at| at.since(now)),
-        idle: now.since(sa.heard),
+        idle: None,
     }
 }

@@ -149,6 +149,8 @@ labelled! {
         ProtocolError = "protocol_error",
         /// The peer no longer knows it.
         ChildSaNotFound = "child_sa_not_found",
+        /// A take-over did not find its record, or could not read it.
+        RecordLost = "record_lost",
     }
 }
 

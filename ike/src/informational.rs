@@ -4,6 +4,7 @@ use wire::{DecodeError, Spi, Time};
 
 use crate::child;
 use crate::core::{Command, Core, MessageKind};
+use crate::deadline::Deadline;
 use crate::fault::{Reason, Refusal};
 use crate::message::delete::Delete;
 use crate::message::header::ExchangeType;
@@ -72,6 +73,10 @@ pub(crate) fn on_request(core: &mut Core, now: Time, sa: &mut Sa, path: Path, pa
         return;
     }
     let deleted = delete_children(core, sa, &asked.children);
+    if sa.state.children.is_empty() && !deleted.is_empty() {
+        // We take no further child SAs: a session without any carries nothing more, and is only a name and an address.
+        sa.state.end_at = sa.state.end_at.min(Deadline::after(now, core.config.half_open_time));
+    }
     let mut w = PayloadWriter::new();
     if !deleted.is_empty() {
         w.payload(PayloadType::Delete, |w| Delete::Children(deleted).encode(w));
@@ -143,8 +148,8 @@ pub(crate) fn on_child_deleted(core: &mut Core, sa: &mut Sa, spi_in: Spi) {
         Some(ChildFate::Active | ChildFate::PeerDeletes) | None => Reason::Rekeyed,
     };
     child::remove(core, sa, spi_in, reason);
-    // A child that ran out without a successor leaves a session that carries nothing.
-    if sa.state.children.is_empty() && reason == Reason::Expired {
-        sa.state.closing = Some(Reason::Expired);
+    // A child that went without a successor leaves a session that carries nothing.
+    if sa.state.children.is_empty() && matches!(reason, Reason::Expired | Reason::RecordLost) {
+        sa.state.closing = Some(reason);
     }
 }

@@ -8,7 +8,7 @@ use wire::{DecodeError, Reader, Secret, Time, WorkSet, Writer};
 
 use crate::config::{Config, IkeProposal, RemoteAuth};
 use crate::core::{Core, connection};
-use crate::deadline::Deadline;
+use crate::deadline::{Age, Deadline};
 use crate::fault::{Reason, Refusal};
 use crate::keys::{Freshness, Keys};
 use crate::message::auth::encode_certificate_request;
@@ -210,7 +210,7 @@ fn open(
     state.answer = vec![answer];
     state.encapsulated = config.force_encapsulation || peer_behind_nat || we_behind_nat;
     state.fragmentation = message.notifies.fragmentation;
-    state.born = Deadline::at(now);
+    state.age = Age::begun(now);
     state.end_at = Deadline::after(now, config.half_open_time);
     let mut sa = Sa::new(state, now);
     sa.iv = core.iv_source(&sa.state);
@@ -235,7 +235,7 @@ pub(crate) fn initiate(core: &mut Core, now: Time, name: &str, path: Path, home:
     let spi_i = core.draw_ike_spi(home);
     let mut state = new_state(Role::Initiator, spi_i, 0, path, core.birth_count(home));
     state.connection = name.to_owned();
-    state.born = Deadline::at(now);
+    state.age = Age::begun(now);
     state.phase = Phase::AwaitInitAnswer(Box::new(Opening {
         nonce: core.random::<NONCE_LEN>().into(),
         peer_nonce: Box::default(),
@@ -456,13 +456,15 @@ fn new_state(role: Role, spi_i: u64, spi_r: u64, path: Path, birth_count: u32) -
         children: Vec::new(),
         birth_count,
         predecessor: None,
-        born: Deadline::NEVER,
         rekey_at: Deadline::NEVER,
         end_at: Deadline::NEVER,
         probe_at: Deadline::NEVER,
         hold_until: Deadline::NEVER,
         closing: None,
-        age: std::time::Duration::ZERO,
+        age: Age::default(),
+        session_age: None,
+        ike_rekeys: 0,
+        child_rekeys: 0,
         unknown: Default::default(),
     }
 }

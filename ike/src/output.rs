@@ -69,8 +69,8 @@ pub enum Output {
         identity: Identity,
         /// The address that the peer would like.
         previous: Option<IpAddr>,
-        /// The work set that the address will belong to.
-        home: WorkSet,
+        /// The session that the address will belong to. It lives in the work set that its number names.
+        session: u64,
     },
     /// Give an address back.
     ReleaseAddress {
@@ -78,6 +78,8 @@ pub enum Output {
         pool: String,
         /// The address.
         address: IpAddr,
+        /// The session that it belonged to.
+        session: u64,
     },
     /// Sign and answer with [`Endpoint::handle_signature`](crate::Endpoint::handle_signature).
     Sign {
@@ -277,8 +279,14 @@ pub struct Session {
     pub children: Vec<Spi>,
     /// Age of the IKE SA (not of the login).
     pub age: Duration,
+    /// Age of the login; `None` while it is not complete. Taken over with the session, as are the two counts.
+    pub established: Option<Duration>,
+    /// How often the IKE SA was replaced since the login.
+    pub ike_rekeys: u32,
+    /// How often a child SA was replaced since the login.
+    pub child_rekeys: u32,
     /// Time until the IKE SA is rekeyed.
     pub rekey_in: Option<Duration>,
-    /// Time since the peer's last authenticated message.
-    pub idle: Duration,
+    /// Time since the peer's last authenticated IKE message; only the owner knows it.
+    pub idle: Option<Duration>,
 }

@@ -109,6 +109,7 @@ pub(crate) fn on_request(
         exchange.rival_nonce = Some(peer_nonce.min(&nonce[..]).into());
     }
     core.counters.child_rekeyed = core.counters.child_rekeyed.saturating_add(1);
+    sa.state.child_rekeys = sa.state.child_rekeys.saturating_add(1);
     core.event(Event::ChildRekeyed { session: sa.state.session, spi_in, replaces: old_spi });
     Ok(w)
 }
@@ -216,6 +217,7 @@ pub(crate) fn on_answer(
     let lowest = made.nonces.0.min(made.nonces.1).to_vec();
     child::install(core, now, sa, connection, Role::Initiator, new, made, Some(old));
     core.counters.child_rekeyed = core.counters.child_rekeyed.saturating_add(1);
+    sa.state.child_rekeys = sa.state.child_rekeys.saturating_add(1);
     core.event(Event::ChildRekeyed { session: sa.state.session, spi_in: new, replaces: old });
     let ours_lost = exchange.rival_nonce.as_ref().is_some_and(|rival| lowest < rival.to_vec());
     let rival = exchange.rival.and_then(|spi| u32::try_from(spi).ok()).map(Spi);

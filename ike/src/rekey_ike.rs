@@ -111,6 +111,9 @@ fn successor(
 fn hand_over(core: &mut Core, now: Time, old: &mut Sa, new: &mut Sa) {
     new.state.children = std::mem::take(&mut old.state.children);
     old.state.pool = None;
+    new.state.session_age = old.state.session_age;
+    new.state.ike_rekeys = old.state.ike_rekeys.saturating_add(1);
+    new.state.child_rekeys = old.state.child_rekeys;
     let by = new.state.our_spi();
     supersede(now, old, by);
     core.counters.ike_rekeyed = core.counters.ike_rekeyed.saturating_add(1);

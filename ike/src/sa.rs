@@ -1,13 +1,11 @@
 //! One IKE SA: what it knows, and how that reads as a record.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-
 use crypto::{DhPrivate, Group, IvSource, MessageCipher};
+use std::net::{IpAddr, SocketAddr};
 use wire::{Cause, CommitId, DecodeError, Field, Reader, Record, Secret, Spi, TrafficSelector, WorkSet, Writer};
 
 use crate::config::{EspProposal, IkeProposal};
-use crate::deadline::Deadline;
+use crate::deadline::{Age, Deadline};
 use crate::fault::Reason;
 use crate::keys::Keys;
 use crate::message::fragment::Reassembly;
@@ -63,8 +61,6 @@ wire::record! {
         21 => pub(crate) birth_count: u32,
         /// Our SPI of the SA that this one replaces, until that one has said so too.
         22 => pub(crate) predecessor: Option<u64>,
-        /// When it was made, seen from now.
-        23 => pub(crate) born: Deadline = Deadline::NEVER,
         /// When it is rekeyed.
         24 => pub(crate) rekey_at: Deadline = Deadline::NEVER,
         /// When it ends.
@@ -75,8 +71,14 @@ wire::record! {
         27 => pub(crate) hold_until: Deadline = Deadline::NEVER,
         /// Why it is to be deleted, once that is decided.
         28 => pub(crate) closing: Option<Reason>,
-        /// Age of the SA when the record was written.
-        29 => pub(crate) age: Duration = Duration::ZERO,
+        /// How old it is.
+        29 => pub(crate) age: Age,
+        /// How long ago the session's login was complete; `None` while it is not.
+        30 => pub(crate) session_age: Option<Age>,
+        /// How often the session's IKE SA was replaced.
+        31 => pub(crate) ike_rekeys: u32 = 0,
+        /// How often a child SA of the session was replaced.
+        32 => pub(crate) child_rekeys: u32 = 0,
     }
 }
 
@@ -261,6 +263,8 @@ pub(crate) struct Sa {
     pub(crate) heard: wire::Time,
     /// The commit of the record that was last written here.
     pub(crate) commit: Option<CommitId>,
+    /// When the record is written again although nothing has changed: ages and times left in it are as of its writing.
+    pub(crate) refresh_at: Deadline,
     /// Where the peer was when the record began.
     pub(crate) opened_from: SocketAddr,
     /// Set when the SA is over; the endpoint then forgets it.
@@ -278,6 +282,7 @@ impl Sa {
             due: Deadline::NEVER,
             heard: now,
             commit: None,
+            refresh_at: Deadline::NEVER,
             over: false,
         }
     }
@@ -327,10 +332,9 @@ impl SaState {
     pub(crate) fn export(&mut self, now: wire::Time) -> Box<[u8]> {
         let kept: Vec<Deadline> = self.deadlines_mut().map(|d| *d).collect();
         self.deadlines_mut().for_each(|d| *d = d.left_at(now));
-        let born = std::mem::replace(&mut self.born, Deadline::NEVER);
-        self.age = born.age_at(now);
+        self.age = self.age.counted_to(now);
+        self.session_age = self.session_age.map(|age| age.counted_to(now));
         let bytes = self.to_bytes();
-        self.born = born;
         self.deadlines_mut().zip(kept).for_each(|(d, kept)| *d = kept);
         bytes
     }
@@ -339,7 +343,8 @@ impl SaState {
     pub(crate) fn import(bytes: &[u8], now: wire::Time) -> Result<Self, DecodeError> {
         let mut state = Self::from_bytes(bytes)?;
         state.deadlines_mut().for_each(|d| *d = d.counted_from(now));
-        state.born = Deadline::at(now.before(state.age));
+        state.age = state.age.counted_from(now);
+        state.session_age = state.session_age.map(|age| age.counted_from(now));
         Ok(state)
     }
 }

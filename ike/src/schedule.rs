@@ -26,6 +26,7 @@ pub(crate) enum Started {
 pub(crate) fn due(sa: &Sa) -> Deadline {
     let state = &sa.state;
     let ends = state.children.iter().map(|c| c.end_at).fold(state.end_at, Deadline::min);
+    let ends = if matches!(state.phase, Phase::Established) { ends.min(sa.refresh_at) } else { ends };
     if let Some(in_flight) = &state.in_flight {
         return if sa.pending.is_some() { ends } else { ends.min(in_flight.repeat_at) };
     }
@@ -71,6 +72,10 @@ pub(crate) fn on_timeout(core: &mut Core, now: Time, sa: &mut Sa) {
         repeat(core, now, sa);
     }
     start(core, now, sa);
+    // What was sent has written the record already.
+    if sa.refresh_at.is_due(now) && !sa.over && matches!(sa.state.phase, Phase::Established) {
+        core.store(now, sa);
+    }
 }
 
 /// Sends the request in flight again, or gives up.

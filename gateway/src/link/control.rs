@@ -54,6 +54,10 @@ pub(super) enum Command {
     HandOn(WorkSet, Vec<u8>),
     Ask(WorkSet, Vec<u8>),
     Say(StartId, Vec<u8>),
+    Records {
+        set: WorkSet,
+        answer: oneshot::Sender<Records>,
+    },
     OutsideLink(Link),
     Probed(Probe),
     Act {
@@ -342,6 +346,9 @@ impl Control {
                 }
             }
             Command::Say(to, word) => self.say(to, word),
+            Command::Records { set, answer } => {
+                let _ = answer.send(self.records(set));
+            }
             Command::OutsideLink(link) => self.realtime.order(Order::OutsideLink(link)),
             Command::Probed(probe) => self.realtime.order(Order::Probe(probe)),
             Command::Act { name, act, answer } => {

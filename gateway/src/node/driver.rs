@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 use wire::{Change, CommitId, Prefix, Record, RecordId, RecordKind, Spi, Tenure, Time, UnknownFields, WorkSet};
 
-use super::pool::Pool;
+use super::pool::{Given, Pool};
 use super::replicas::{Held, Waiting};
 use super::sessions::Sessions;
 use super::wall_time;
@@ -69,6 +69,8 @@ pub(super) struct Driver {
     coming: HashMap<WorkSet, Coming>,
     /// Sets that went, until packets on their way through this node are gone, too.
     outgoing: Vec<(Time, WorkSet)>,
+    /// When the pools are next looked through for addresses that nobody uses.
+    reclaim_at: Time,
     started: Time,
 }
 
@@ -82,6 +84,7 @@ enum Answer {
     Signed(RequestId, Result<Vec<u8>, SignError>),
     Stopped(Stopped),
     Held(WorkSet, anyhow::Result<()>),
+    Unclaimed(String, Given),
 }
 
 /// What the driver listens to.
@@ -131,6 +134,7 @@ impl Driver {
             incoming: HashMap::new(),
             coming: HashMap::new(),
             outgoing: Vec::new(),
+            reclaim_at: boot_time(),
             started: boot_time(),
             cluster,
         }
@@ -207,13 +211,17 @@ impl Driver {
 
     fn poll_timeout(&self) -> Option<Time> {
         let outgoing = self.outgoing.iter().map(|(at, _)| *at).min();
-        [self.endpoint.poll_timeout(), self.questions.poll_timeout(), outgoing].into_iter().flatten().min()
+        [self.endpoint.poll_timeout(), self.questions.poll_timeout(), outgoing, Some(self.reclaim_at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn handle_timeout(&mut self, now: Time) {
         self.endpoint.handle_timeout(now);
         self.repeat_questions(now);
         self.forget_outgoing(now);
+        self.reclaim(now);
     }
 
     fn on_answer(&mut self, answer: Answer) {
@@ -221,6 +229,7 @@ impl Driver {
             Answer::Signed(request, signature) => self.endpoint.handle_signature(boot_time(), request, signature),
             Answer::Stopped(stopped) => self.on_stopped(stopped),
             Answer::Held(set, outcome) => self.on_held(set, outcome),
+            Answer::Unclaimed(pool, given) => self.on_unclaimed(&pool, given),
         }
     }
 

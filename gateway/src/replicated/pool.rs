@@ -17,8 +17,8 @@ record! {
         3 => pub id_data: Box<[u8]>,
         /// Whether it is in use; else it is kept for its last holder.
         4 => pub in_use: bool,
-        /// The work set of the session that holds it.
-        5 => pub home: WorkSet,
+        /// The session that holds it, or held it last.
+        5 => pub session: u64,
     }
 }
 
@@ -36,8 +36,8 @@ record! {
         4 => pub id_data: Box<[u8]>,
         /// The address that it had or asks for.
         5 => pub wish: Option<IpAddr>,
-        /// The work set of its session.
-        6 => pub home: WorkSet,
+        /// For which session. Asked again for the same one, the pool gives the same address.
+        6 => pub session: u64,
     }
 }
 
@@ -60,8 +60,8 @@ record! {
         1 => pub pool: String,
         /// The address.
         2 => pub address: IpAddr,
-        /// The work set of the session that had it.
-        3 => pub home: WorkSet,
+        /// The session that had it; from any other it is not taken back.
+        3 => pub session: u64,
     }
 }
 
@@ -134,7 +134,6 @@ mod tests {
 
     #[test]
     fn words_survive_the_way() {
-        let home = WorkSet::new(77).unwrap();
         let words = [
             Word::Asked(AddressAsked {
                 question: 5,
@@ -142,14 +141,14 @@ mod tests {
                 id_type: 2,
                 id_data: b"carol".as_slice().into(),
                 wish: Some("10.9.0.4".parse().unwrap()),
-                home,
+                session: 77,
                 unknown: UnknownFields::default(),
             }),
             Word::Given(AddressGiven { question: 5, address: None, unknown: UnknownFields::default() }),
             Word::Returned(AddressReturned {
                 pool: "staff".into(),
                 address: "10.9.0.4".parse().unwrap(),
-                home,
+                session: 77,
                 unknown: UnknownFields::default(),
             }),
         ];

@@ -152,7 +152,7 @@ mod tests {
         let returned = pool::AddressReturned {
             pool: "staff".into(),
             address: "10.2.0.1".parse().unwrap(),
-            home: set,
+            session: 7,
             unknown: UnknownFields::default(),
         };
         for word in [

@@ -12,7 +12,7 @@ use super::proof::{Claim, Unproven, certificates, signature_auth, signed_octets,
 use crate::child;
 use crate::config::{Config, Connection, LocalAuth, RemoteAuth, RemoteIdentity, RemoteSelectors, UniqueIds};
 use crate::core::{Command, Core, connection};
-use crate::deadline::Deadline;
+use crate::deadline::{Age, Deadline};
 use crate::fault::{Reason, Refusal};
 use crate::keys::shared_key_auth;
 use crate::message::auth::{Auth, decode_identity, encode_certificate, encode_identity};
@@ -185,7 +185,7 @@ fn proceed(core: &mut Core, now: Time, sa: &mut Sa, mut verified: Box<Verified>)
         pool: pool.clone(),
         identity: verified.identity.clone(),
         previous: verified.previous,
-        home: sa.state.home(),
+        session: sa.state.session,
     });
     sa.pending = Some(Box::new(Pending { request, exchange: PendingExchange::Address(verified) }));
 }
@@ -237,7 +237,7 @@ fn prove(core: &mut Core, now: Time, sa: &mut Sa, verified: Box<Verified>) {
             let Phase::AwaitAuth(half_open) = &sa.state.phase else { return };
             let Some(scheme) = SignatureScheme::choose(*kind, &half_open.peer_hashes) else {
                 let path = verified.path;
-                core.give_back(&verified);
+                core.give_back(sa, &verified);
                 core.refuse(path, Refusal::AuthMethod, Some(verified.identity));
                 return fail(core, now, sa, path, Refusal::AuthMethod);
             };
@@ -277,7 +277,7 @@ pub(crate) fn on_answer_signature(
         }
         Err(SignError) => {
             let path = verified.path;
-            core.give_back(&verified);
+            core.give_back(sa, &verified);
             core.refuse(path, Refusal::OwnSignature, Some(verified.identity));
             fail(core, now, sa, path, Refusal::OwnSignature);
         }
@@ -352,13 +352,14 @@ pub(super) fn established(core: &mut Core, now: Time, sa: &mut Sa, connection: &
         (keys.pi, keys.pr) = (Secret::default(), Secret::default());
     }
     core.counters.established = core.counters.established.saturating_add(1);
+    sa.state.session_age = Some(Age::begun(now));
     arm(core, now, sa, connection);
 }
 
 /// Sets the deadlines of an SA that is up.
 pub(crate) fn arm(core: &mut Core, now: Time, sa: &mut Sa, connection: &Connection) {
     let lifetimes = &connection.lifetimes;
-    sa.state.born = Deadline::at(now);
+    sa.state.age = Age::begun(now);
     sa.state.rekey_at = core.jittered(now, lifetimes.ike_rekey, lifetimes.jitter);
     sa.state.end_at = Deadline::after(now, lifetimes.ike_max);
     sa.state.probe_at = Deadline::after(now, connection.liveness_interval);

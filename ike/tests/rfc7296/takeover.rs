@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ike::SessionState;
+use ike::{Reason, Session, SessionState};
 
 use crate::pair::{CBC, INITIATOR, Pair, RESPONDER, config, initiator_connection, responder_connection};
 
@@ -75,4 +75,86 @@ fn a_node_may_die_after_any_output_and_the_peer_does_not_notice() {
             }
         }
     }
+}
+
+/// The responder's only session.
+fn session(pair: &Pair) -> Session {
+    let mut sessions = pair.nodes[RESPONDER].endpoint.sessions(pair.now);
+    let session = sessions.next().expect("the session lives");
+    assert_eq!(sessions.next(), None);
+    session
+}
+
+#[test]
+fn an_heir_knows_the_age_of_a_session_its_rekeyings_and_when_the_next_is_due() {
+    let mut pair = Pair::new();
+    for number in [0, 1, 3] {
+        act(&mut pair, number);
+        pair.run(Duration::from_secs(100));
+    }
+    // Nobody says anything for half an hour, so nothing but the passing of time changes the record.
+    pair.run(Duration::from_secs(1800));
+    let before = session(&pair);
+    assert_eq!((before.ike_rekeys, before.child_rekeys), (1, 1));
+    assert!(before.established.is_some_and(|age| age > Duration::from_secs(2000)), "{before:?}");
+    let (now, home) = (pair.now, pair.home);
+    pair.nodes[RESPONDER].fail_over(now, home);
+    pair.drive(RESPONDER);
+    let after = session(&pair);
+    assert_eq!((after.session, after.ike_rekeys, after.child_rekeys), (before.session, 1, 1));
+    let error_max = Duration::from_secs(60);
+    for (what, before, after) in [
+        ("age of the session", before.established, after.established),
+        ("age of the IKE SA", Some(before.age), Some(after.age)),
+        ("time until the rekeying", before.rekey_in, after.rekey_in),
+    ] {
+        let (before, after) = (before.unwrap(), after.unwrap());
+        assert!(before.abs_diff(after) <= error_max, "{what}: {before:?} became {after:?}");
+    }
+    // What any other node reads in the record is the same.
+    let records = &pair.nodes[RESPONDER].records;
+    let read: Vec<Session> = records.values().filter_map(|bytes| Session::from_record(bytes).unwrap()).collect();
+    assert_eq!(read, [Session { idle: None, ..read[0].clone() }]);
+    assert_eq!((read[0].session, &read[0].identity, read[0].ike_rekeys), (before.session, &before.identity, 1));
+}
+
+#[test]
+fn a_session_whose_pair_was_lost_in_a_take_over_ends_and_the_peer_is_told() {
+    let mut pair = Pair::new();
+    act(&mut pair, 0);
+    pair.run(Duration::from_secs(20));
+    let (now, home) = (pair.now, pair.home);
+    pair.nodes[RESPONDER].fail_over(now, home);
+    let lost: Vec<_> = pair.nodes[RESPONDER].endpoint.children_of(home).collect();
+    assert_eq!(lost.len(), 1);
+    pair.nodes[RESPONDER].endpoint.handle_missing_child(now, lost[0]);
+    pair.drive(RESPONDER);
+    pair.run(Duration::from_secs(20));
+    pair.assert_children_fit(0);
+    assert_eq!(pair.nodes[RESPONDER].closed(), [Reason::RecordLost]);
+    assert_eq!(pair.nodes[INITIATOR].closed(), [Reason::PeerDeleted]);
+    assert_eq!(pair.nodes[RESPONDER].addresses_out, 0);
+}
+
+#[test]
+fn a_session_whose_last_child_the_peer_deletes_ends_soon_also_after_a_take_over() {
+    let mut pair = Pair::new();
+    act(&mut pair, 0);
+    pair.run(Duration::from_secs(20));
+    let (now, home) = (pair.now, pair.home);
+    let child = pair.nodes[INITIATOR].endpoint.children_of(home).next().unwrap();
+    // The initiator deletes the child, and dies before it can delete the IKE SA too.
+    pair.nodes[INITIATOR].endpoint.handle_missing_child(now, child);
+    pair.drive(INITIATOR);
+    while pair.nodes[RESPONDER].endpoint.children_of(home).next().is_some() {
+        assert!(pair.step(now + Duration::from_secs(5)));
+    }
+    pair.cut();
+    pair.loss = 256;
+    assert_eq!(session(&pair).state, SessionState::Established);
+    let now = pair.now;
+    pair.nodes[RESPONDER].fail_over(now, home);
+    pair.run(Duration::from_secs(200));
+    assert_eq!(pair.nodes[RESPONDER].closed(), [Reason::Expired]);
+    assert_eq!(pair.nodes[RESPONDER].addresses_out, 0);
 }

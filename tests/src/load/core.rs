@@ -203,7 +203,7 @@ impl Core {
     pub(super) fn silent_since(&self, moment: Instant) -> usize {
         let now = self.now();
         let age = moment.elapsed();
-        let heard = self.endpoint.sessions(now).filter(|session| session.idle < age).count();
+        let heard = self.endpoint.sessions(now).filter(|session| session.idle.is_some_and(|idle| idle < age)).count();
         self.tunnels.len().saturating_sub(heard)
     }
 

@@ -1,11 +1,13 @@
 //! Addresses out of pools. The owner of the pool's work set gives them; other nodes ask it.
 
 use super::*;
+use crate::node::pool::Given;
 use crate::replicated::pool::{
     AddressAsked, AddressGiven, AddressReturned, PoolLease, Word as PoolWord, home_of_pool, record_of,
 };
 use crate::replicated::words::Word;
 use cluster::StartId;
+use tracing::info;
 
 /// What was asked of other nodes and is not answered yet.
 #[derive(Debug, Default)]
@@ -36,12 +38,14 @@ impl Driver {
         pool: String,
         identity: Identity,
         wish: Option<IpAddr>,
-        home: WorkSet,
+        session: u64,
     ) {
         let owner = home_of_pool(&pool);
         if self.tenures.contains_key(&owner) {
-            match self.give(&pool, &identity, wish, home) {
-                Some((address, commit)) => self.hold(commit, home, Held::Address { request, address }),
+            match self.give(&pool, &identity, wish, session) {
+                Some((address, commit)) => {
+                    self.hold(commit, WorkSet::from_low_bits(session), Held::Address { request, address });
+                }
                 None => self.endpoint.handle_address(boot_time(), request, Err(NoAddress)),
             }
             return;
@@ -55,7 +59,7 @@ impl Driver {
             id_type: identity.id_type(),
             id_data: identity.data().into(),
             wish,
-            home,
+            session,
             unknown: UnknownFields::default(),
         }));
         let word = word.to_bytes();
@@ -72,13 +76,14 @@ impl Driver {
         pool: &str,
         identity: &Identity,
         wish: Option<IpAddr>,
-        home: WorkSet,
+        session: u64,
     ) -> Option<(IpAddr, CommitId)> {
-        let Some(address) = self.pools.get_mut(pool).and_then(|pool| pool.take(identity, wish)) else {
+        let now = boot_time();
+        let Some(address) = self.pools.get_mut(pool).and_then(|pool| pool.take(now, identity, wish, session)) else {
             warn!(pool, "the pool has no free address; enlarge it, or end sessions");
             return None;
         };
-        Some((address, self.put_lease_of_pool(pool, address, identity, home, true)))
+        Some((address, self.put_lease_of_pool(pool, address, identity, session, true)))
     }
 
     fn put_lease_of_pool(
@@ -86,7 +91,7 @@ impl Driver {
         pool: &str,
         address: IpAddr,
         identity: &Identity,
-        home: WorkSet,
+        session: u64,
         in_use: bool,
     ) -> CommitId {
         let lease = PoolLease {
@@ -94,25 +99,25 @@ impl Driver {
             id_type: identity.id_type(),
             id_data: identity.data().into(),
             in_use,
-            home,
+            session,
             unknown: UnknownFields::default(),
         };
         self.put(record_of(pool, address), Change::Put(lease.to_bytes()))
     }
 
-    pub(super) fn give_back(&mut self, pool: String, address: IpAddr) {
+    pub(super) fn give_back(&mut self, pool: String, address: IpAddr, session: u64) {
         let owner = home_of_pool(&pool);
         if self.tenures.contains_key(&owner) {
-            self.take_back(&pool, address);
+            self.take_back(&pool, address, session);
         } else if let Some(link) = &self.link {
-            let returned = AddressReturned { pool, address, home: owner, unknown: UnknownFields::default() };
+            let returned = AddressReturned { pool, address, session, unknown: UnknownFields::default() };
             link.ask(owner, Word::Pool(PoolWord::Returned(returned)).to_bytes());
         }
     }
 
-    fn take_back(&mut self, pool: &str, address: IpAddr) {
-        let Some(identity) = self.pools.get_mut(pool).and_then(|pool| pool.give_back(address)) else { return };
-        self.put_lease_of_pool(pool, address, &identity, home_of_pool(pool), false);
+    fn take_back(&mut self, pool: &str, address: IpAddr, session: u64) {
+        let Some(identity) = self.pools.get_mut(pool).and_then(|pool| pool.give_back(address, session)) else { return };
+        self.put_lease_of_pool(pool, address, &identity, session, false);
     }
 
     pub(super) fn on_pool_word(&mut self, from: StartId, word: PoolWord) {
@@ -123,7 +128,7 @@ impl Driver {
                     return;
                 }
                 let Ok(identity) = Identity::decode(asked.id_type, &asked.id_data) else { return };
-                let given = self.give(&asked.pool, &identity, asked.wish, asked.home);
+                let given = self.give(&asked.pool, &identity, asked.wish, asked.session);
                 let answer = AddressGiven {
                     question: asked.question,
                     address: given.map(|(address, _)| address),
@@ -141,7 +146,7 @@ impl Driver {
             }
             PoolWord::Returned(returned) => {
                 if self.tenures.contains_key(&home_of_pool(&returned.pool)) {
-                    self.take_back(&returned.pool, returned.address);
+                    self.take_back(&returned.pool, returned.address, returned.session);
                 }
             }
         }
@@ -165,6 +170,59 @@ impl Driver {
         }
     }
 
+    /// Looks for addresses that were given and that no session came to use, because a node died in between: they come back.
+    pub(super) fn reclaim(&mut self, now: Time) {
+        if self.reclaim_at > now {
+            return;
+        }
+        self.reclaim_at = now + RECLAIM_EVERY;
+        let before = now.before(self.cluster.ike.half_open_time.saturating_add(RECLAIM_AFTER));
+        let claims = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubtful = Vec::new();
+        for (name, pool) in &self.pools {
+            // What an SA carries is in use; only the others are worth a closer look.
+            let loose = pool.given_before(before).filter(|given| claims.home(given.address) != Some(given.home()));
+            doubtful.extend(loose.map(|given| (name.clone(), given)));
+        }
+        drop(claims);
+        for (pool, given) in doubtful.into_iter().take(RECLAIM_MAX) {
+            match &self.link {
+                Some(link) if !self.tenures.contains_key(&given.home()) => {
+                    let (link, answers) = (link.clone(), self.answers.clone());
+                    tokio::spawn(async move {
+                        // Every node holds the records of every session.
+                        let Some(records) = link.records(given.home()).await else { return };
+                        let ours = records.iter().filter(|(id, _)| id.kind == RecordKind::IKE_SA);
+                        let named = ours.into_iter().any(|(_, octets)| match ike::Session::from_record(octets) {
+                            Ok(session) => session.is_some_and(|session| session.inner_address == Some(given.address)),
+                            // It may be the one that names it.
+                            Err(_) => true,
+                        });
+                        if !named {
+                            // Only a driver that has ended does not take it.
+                            let _ended = answers.send(Answer::Unclaimed(pool, given));
+                        }
+                    });
+                }
+                Some(_) | None => {
+                    let named = self.endpoint.sessions(now).any(|session| session.inner_address == Some(given.address));
+                    if !named {
+                        self.on_unclaimed(&pool, given);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_unclaimed(&mut self, pool: &str, given: Given) {
+        info!(
+            pool,
+            session = %format_args!("{:016x}", given.session),
+            "an address was given to a session that never came up, and is free again"
+        );
+        self.take_back(pool, given.address, given.session);
+    }
+
     /// Becomes the owner of a set in which pools may live: learns what was given.
     pub(super) fn adopt_pools(&mut self, leases: Vec<(RecordId, PoolLease)>) {
         for (id, lease) in leases {
@@ -172,7 +230,7 @@ impl Driver {
             let Ok(bits) = u32::try_from(id.key) else { continue };
             let address = IpAddr::V4(bits.into());
             if let Some(pool) = self.pools.get_mut(&lease.pool) {
-                pool.note_given(address, &identity, lease.in_use);
+                pool.note_given(boot_time(), address, &identity, lease.session, lease.in_use);
             }
         }
     }
@@ -186,6 +244,12 @@ impl Driver {
     }
 }
 
+/// How often the owner of a pool looks for addresses that nobody uses.
+const RECLAIM_EVERY: Duration = Duration::from_secs(10);
+/// A login that is not complete so long after the time that it has for that never will be.
+const RECLAIM_AFTER: Duration = Duration::from_secs(10);
+/// Addresses that are looked at more closely at one time.
+const RECLAIM_MAX: usize = 256;
 /// A question that may have been lost with its node is asked again after so long …
 const REPEAT_EVERY: Duration = Duration::from_millis(250);
 /// … and given up after so long; the peer is then told that there is no address.

@@ -65,23 +65,20 @@ impl Driver {
     fn list_sessions(&self, now: Time) -> Vec<SessionEntry> {
         self.endpoint
             .sessions(now)
-            .map(|session| {
-                let log = self.sessions.of(session.session);
-                SessionEntry {
-                    session: format!("{:016x}", session.session),
-                    set: session.home.index(),
-                    owner: self.name.clone(),
-                    connection: session.connection.clone(),
-                    identity: session.identity.as_ref().map(ToString::to_string),
-                    peer: session.path.remote.to_string(),
-                    inner_address: session.inner_address,
-                    state: state_word(session.state).to_owned(),
-                    children: session.children.len(),
-                    ike_rekeys: log.ike_rekeys,
-                    child_rekeys: log.child_rekeys,
-                    established_s: log.since.map_or(0, |since| now.since(since).as_secs()),
-                    rekey_in_s: session.rekey_in.map(|left| left.as_secs()),
-                }
+            .map(|session| SessionEntry {
+                session: format!("{:016x}", session.session),
+                set: session.home.index(),
+                owner: self.name.clone(),
+                connection: session.connection.clone(),
+                identity: session.identity.as_ref().map(ToString::to_string),
+                peer: session.path.remote.to_string(),
+                inner_address: session.inner_address,
+                state: state_word(session.state).to_owned(),
+                children: session.children.len(),
+                ike_rekeys: session.ike_rekeys,
+                child_rekeys: session.child_rekeys,
+                established_s: session.established.map(|age| age.as_secs()),
+                rekey_in_s: session.rekey_in.map(|left| left.as_secs()),
             })
             .collect()
     }

@@ -138,6 +138,12 @@ impl Driver {
             debug!(%spi_in, reason = Reason::Superseded.label(), "a pair of ESP SAs without an IKE SA is removed");
             self.remove_child(spi_in);
         }
+        let missing: Vec<Spi> =
+            self.endpoint.children_of(set).filter(|spi_in| !self.children.contains_key(spi_in)).collect();
+        for spi_in in missing {
+            warn!(%spi_in, "the record of a pair of ESP SAs is lost; its peer is told that it is gone");
+            self.endpoint.handle_missing_child(now, spi_in);
+        }
         let coming = self.coming.remove(&set);
         self.remove_provisional(coming.as_ref());
         self.datapath.start_set(set, &digests);

@@ -31,10 +31,10 @@ impl Driver {
                 self.remove_child(spi_in);
             }
             Output::MovePath { spi_in, path } => self.on_move(spi_in, path),
-            Output::RequestAddress { request, pool, identity, previous, home } => {
-                self.take_address(request, pool, identity, previous, home);
+            Output::RequestAddress { request, pool, identity, previous, session } => {
+                self.take_address(request, pool, identity, previous, session);
             }
-            Output::ReleaseAddress { pool, address } => self.give_back(pool, address),
+            Output::ReleaseAddress { pool, address, session } => self.give_back(pool, address, session),
             Output::Sign { request, key, scheme, message } => self.sign(request, &key, scheme, message),
             Output::Event(event) => {
                 if let ike::Event::Up { session, identity, initial_contact: true, .. } = &event {
