@@ -32,10 +32,18 @@ pub struct Status {
     pub state: String,
     /// The view in force.
     pub view: Option<ViewStatus>,
+    /// Members that the configuration names and the view does not: they are down, cut off, or not let in.
+    pub absent: Vec<String>,
     /// Work sets without an owner, as far as this node knows.
     pub unowned: usize,
     /// Sessions that live on this node.
     pub sessions: usize,
+    /// Sessions of the whole cluster, logins that are not complete included.
+    pub cluster_sessions: usize,
+    /// This node's right to send; none if it runs alone.
+    pub lease: Option<LeaseStatus>,
+    /// What waits until every full member holds the state behind it.
+    pub commits_waiting: usize,
     /// Seconds since the program's start.
     pub uptime_s: u64,
     /// Everything that is counted, drop reasons included.
@@ -43,27 +51,48 @@ pub struct Status {
 }
 
 /// A view of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ViewStatus {
     /// Its number.
-    pub number: String,
+    pub number: u64,
+    /// Its number and a digest: two halves of a split cluster may count alike, but differ in this.
+    pub id: String,
     /// The master's name.
     pub master: String,
+    /// Who becomes master if that one goes.
+    pub deputy: Option<String>,
+    /// Whether this view went on without a majority of the one before.
+    pub unproven: bool,
     /// The members.
     pub members: Vec<MemberStatus>,
 }
 
 /// A member in a view.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// Its name.
     pub name: String,
     /// Its number in the view.
     pub slot: u8,
-    /// Work sets that it owns.
-    pub sets: usize,
     /// Whether it is a full member, not a learner.
     pub full: bool,
+    /// Whether an operator has drained it.
+    pub drained: bool,
+    /// Work sets that it owns.
+    pub sets: usize,
+    /// Sessions that live on it, logins that are not complete included.
+    pub sessions: usize,
+    /// Round trip of the link to it in milliseconds; none for the node that answers, and while there is no link.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// A node's right to send.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// Milliseconds that are left of it.
+    pub left_ms: f64,
+    /// The least that was left when it was renewed lately.
+    pub margin_min_ms: Option<f64>,
 }
 
 /// A session, as a list shows it.
@@ -75,6 +104,9 @@ pub struct SessionEntry {
     pub set: u16,
     /// The node that it lives on.
     pub owner: String,
+    /// `owner`: its node says so itself. `replica`: as this node's copy of its record has it; ages and times left in that
+    /// are wrong by a minute at most.
+    pub as_of: String,
     /// The connection's name.
     pub connection: String,
     /// Who the peer is, once that is proven.
@@ -85,6 +117,10 @@ pub struct SessionEntry {
     pub inner_address: Option<IpAddr>,
     /// `connecting`, `up` or `closing`.
     pub state: String,
+    /// Suite of its IKE SA, as cluster.toml spells it.
+    pub ike_suite: Option<String>,
+    /// Suite of its ESP SAs.
+    pub esp_suite: Option<String>,
     /// Pairs of ESP SAs.
     pub children: usize,
     /// How often its IKE SA was replaced.
@@ -95,9 +131,11 @@ pub struct SessionEntry {
     pub established_s: Option<u64>,
     /// Seconds until its IKE SA is rekeyed.
     pub rekey_in_s: Option<u64>,
+    /// Seconds since its peer's last IKE message; only its own node knows that.
+    pub idle_s: Option<u64>,
 }
 
-/// The sessions of the node that answers.
+/// The sessions of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionList {
     /// One entry for each.
@@ -105,14 +143,33 @@ pub struct SessionList {
 }
 
 /// What a drain has moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrainReport {
     /// The node.
     pub node: String,
     /// Work sets that were moved away.
     pub moved_sets: usize,
+    /// Sessions in them, as they were counted at the beginning.
+    pub moved_sessions: usize,
     /// Work sets that it still owns.
     pub left_sets: usize,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Packets that found the queue of a moving set full, on all nodes meanwhile. None if a node did not say.
+    pub lost_packets: Option<u64>,
+    /// Packets that reached both owners and were kept from being passed on twice, on all nodes meanwhile.
+    pub doubles_prevented: Option<u64>,
+}
+
+/// A drained node works again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndrainReport {
+    /// The node.
+    pub node: String,
+    /// Work sets that it has been given so far; the master gives it more until the load is even.
+    pub sets: usize,
+    /// How long that took, in milliseconds.
+    pub duration_ms: u64,
 }
 
 /// Opens a session from this side.

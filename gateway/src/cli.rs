@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::http::{Method, Request, StatusCode, header};
@@ -14,10 +15,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::api::{DrainReport, InitiateOrder, LogOrder, Problem, SessionEntry, SessionList, SessionName, Status};
+use crate::api::{DrainReport, InitiateOrder, LogOrder, Problem, SessionList, SessionName, Status, UndrainReport};
 use crate::config::{Cluster, Node};
 use crate::logs::Level;
 use crate::node;
+
+mod show;
 
 /// A clustered VPN gateway: many nodes, one address.
 #[derive(Debug, Parser)]
@@ -71,7 +74,7 @@ enum ConfigVerb {
 
 #[derive(Debug, Subcommand)]
 enum SessionVerb {
-    /// List the sessions of this node.
+    /// List the sessions of the cluster.
     List(Reach),
     /// Open a session from this side.
     Open {
@@ -96,6 +99,7 @@ enum NodeVerb {
     /// Move all work away from a node, without loss, and give it none until it is undrained.
     Drain {
         /// The node's name.
+        #[arg(value_parser = node_name)]
         name: String,
         #[command(flatten)]
         reach: Reach,
@@ -103,6 +107,7 @@ enum NodeVerb {
     /// Give a drained node work again.
     Undrain {
         /// The node's name.
+        #[arg(value_parser = node_name)]
         name: String,
         #[command(flatten)]
         reach: Reach,
@@ -131,11 +136,11 @@ impl Cli {
             Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json)?,
             Verb::Status(reach) => {
                 let status: Status = reach.ask(Method::GET, "/v1/status", &())?;
-                reach.show(&status, show_status)?;
+                reach.show(&status, |status| println!("{}", show::status(status)))?;
             }
             Verb::Session(SessionVerb::List(reach)) => {
                 let list: SessionList = reach.ask(Method::GET, "/v1/sessions", &())?;
-                reach.show(&list, |list| show_sessions(&list.sessions))?;
+                reach.show(&list, |list| println!("{}", show::sessions(&list.sessions)))?;
             }
             Verb::Session(SessionVerb::Open { connection, peer, reach }) => {
                 let session: SessionName =
@@ -147,17 +152,16 @@ impl Cli {
                 reach.show(&closed, |closed| println!("session {} ends", closed.session))?;
             }
             Verb::Node(NodeVerb::Drain { name, reach }) => {
-                let report: DrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/drain"), &())?;
-                reach
-                    .show(&report, |report| println!("{}: {} work sets moved away", report.node, report.moved_sets))?;
+                let report = reach.drain(&name)?;
+                reach.show(&report, |report| println!("{}", show::drained(report)))?;
             }
             Verb::Node(NodeVerb::Undrain { name, reach }) => {
-                let report: DrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/undrain"), &())?;
-                reach.show(&report, |report| println!("{} is given work again", report.node))?;
+                let report: UndrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/undrain"), &())?;
+                reach.show(&report, |report| println!("{}", show::undrained(report)))?;
             }
             Verb::Log { level, reach } => {
                 let done: LogOrder = reach.ask(Method::PUT, "/v1/log", &LogOrder { level })?;
-                reach.show(&done, |done| println!("the log's level is {:?}", done.level))?;
+                reach.show(&done, |done| println!("the log's level is {}", done.level.word()))?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -174,10 +178,40 @@ impl Reach {
         Ok(())
     }
 
+    /// Has a node drained, and tells how far that is while it is waited for.
+    fn drain(&self, name: &str) -> anyhow::Result<DrainReport> {
+        runtime()?.block_on(async {
+            let path = format!("/v1/nodes/{name}/drain");
+            let mut drained = std::pin::pin!(self.ask_async(Method::POST, &path, &()));
+            let mut told = None;
+            loop {
+                tokio::select! {
+                    report = &mut drained => return report,
+                    () = tokio::time::sleep(PROGRESS_EVERY), if !self.json => {}
+                }
+                // A node that does not answer now will end the drain with a sentence.
+                let status = self.ask_async::<_, Status>(Method::GET, "/v1/status", &()).await.ok();
+                let progress = status.and_then(|status| show::progress(name, &status));
+                if progress.is_some() && progress != told {
+                    eprintln!("{}", progress.as_deref().unwrap_or_default());
+                    told = progress;
+                }
+            }
+        })
+    }
+
     fn ask<Q: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, question: &Q) -> anyhow::Result<A> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+        runtime()?.block_on(self.ask_async(method, path, question))
+    }
+
+    async fn ask_async<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        question: &Q,
+    ) -> anyhow::Result<A> {
         let body = serde_json::to_vec(question).context("write JSON")?;
-        let (status, answer) = runtime.block_on(exchange(&self.socket, method, path, body))?;
+        let (status, answer) = exchange(&self.socket, method, path, body).await?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&answer).context("the node's answer is not of this program's version");
         }
@@ -185,6 +219,10 @@ impl Reach {
             serde_json::from_slice(&answer).with_context(|| format!("the node answers with HTTP status {status}"))?;
         Err(anyhow!(problem.error))
     }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
 }
 
 async fn exchange(socket: &Path, method: Method, path: &str, body: Vec<u8>) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -230,41 +268,13 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show_status(status: &Status) {
-    println!(
-        "{} in cluster {} (configuration {} {}): {}, {} sessions, up for {} s",
-        status.node,
-        status.cluster,
-        status.config_version,
-        status.config_hash,
-        status.state,
-        status.sessions,
-        status.uptime_s
-    );
-    if let Some(view) = &status.view {
-        println!("view {}, master {}; {} work sets without owner", view.number, view.master, status.unowned);
-        for member in &view.members {
-            let kind = if member.full { "full" } else { "learner" };
-            println!("  {:<16} slot {:>2}  {:<7}  {:>4} work sets", member.name, member.slot, kind, member.sets);
-        }
-    }
-    for (name, value) in status.counters.iter().filter(|(_, value)| **value > 0) {
-        println!("  {name} {value}");
-    }
-}
-
-fn show_sessions(sessions: &[SessionEntry]) {
-    println!("{:<16}  {:>4}  {:<10}  {:<15}  {:<21}  identity", "session", "set", "state", "inner address", "peer");
-    for session in sessions {
-        println!(
-            "{:<16}  {:>4}  {:<10}  {:<15}  {:<21}  {}",
-            session.session,
-            session.set,
-            session.state,
-            session.inner_address.map_or_else(String::new, |address| address.to_string()),
-            session.peer,
-            session.identity.as_deref().unwrap_or("")
-        );
+fn node_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if !text.is_empty() && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("a node's name has letters, digits, hyphens, dots and underscores; `cryptocluster status` lists them"
+            .to_owned())
     }
 }
 
@@ -279,5 +289,7 @@ fn level(text: &str) -> Result<Level, String> {
     }
 }
 
+/// How often the progress of a drain is told.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Where a node's file is looked for.
 const NODE_FILE: &str = "/etc/cryptocluster/node.toml";

@@ -11,6 +11,7 @@ pub use cluster::{Cluster, ConfigHash, LoneSurvivor, Member, Pool, Secrets};
 pub use document::ConfigError;
 pub use node::{Interface, Membership, Node, Tun};
 pub use values::InterfaceAddress;
+pub(crate) use values::{spell_esp, spell_ike};
 
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,7 @@ use self::control::{Command, Control};
 use self::hello::Refused;
 use self::identity::Identity;
 use self::realtime::thread::Scheduling;
-use self::realtime::{Hooks, Report};
+use self::realtime::{Hooks, LeaseEnd, Report};
 
 /// A member of the cluster besides this node.
 #[derive(Clone, Debug)]
@@ -229,6 +229,7 @@ pub struct ClusterLink {
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
     status: Arc<Mutex<Status>>,
+    lease: LeaseEnd,
 }
 
 impl ClusterLink {
@@ -253,6 +254,7 @@ impl ClusterLink {
             let _inside = runtime.enter();
             transport::Transport::start(transport_config(&config, start), identity)?
         };
+        let lease = realtime.lease();
         let status = Arc::new(Mutex::new(Status {
             scheduling: realtime.scheduling,
             report: Report::default(),
@@ -266,7 +268,7 @@ impl ClusterLink {
             runtime.block_on(control.run(inbox, session_events, orders));
         });
         let thread = Some(thread.context("start the link's thread")?);
-        Ok(Self { handle: Handle { commands, status }, thread })
+        Ok(Self { handle: Handle { commands, status, lease }, thread })
     }
 
     /// What the runtime speaks through.
@@ -361,10 +363,19 @@ impl Handle {
         answered.await.unwrap_or(Err(ActError::NoView))
     }
 
+    /// How many records of a kind each work set has, as this node holds them; `None` once the link has ended.
+    pub async fn tally(&self, kind: RecordKind) -> Option<Vec<(WorkSet, usize)>> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Tally { kind, answer });
+        answered.await.ok()
+    }
+
     /// How the link stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // The rest is told ten times a second; a lease lasts less than that.
+        let lease_until = self.lease.time();
+        Status { lease_until, ..self.status.lock().unwrap_or_else(PoisonError::into_inner).clone() }
     }
 
     fn command(&self, command: Command) {

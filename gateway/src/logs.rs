@@ -25,6 +25,20 @@ pub enum Level {
     Trace,
 }
 
+impl Level {
+    /// The word that files and commands use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 impl From<Level> for LevelFilter {
     fn from(level: Level) -> Self {
         match level {

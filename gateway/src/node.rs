@@ -8,31 +8,34 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
-use cluster::membership::Act;
 use ike::RemoteSelectors;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::info;
 use wire::Prefix;
 
 use self::driver::{Ask, Driver, Inputs};
 use self::machine::{Settings, SharedAddress};
-use crate::api::{self, DrainReport, SessionEntry, Shared, Socket, Status};
+use crate::api::{self, Shared, Socket};
 use crate::config::{Cluster, ConfigError, Node};
 use crate::datapath::{self, Datapath, DatapathConfig};
 use crate::dispatch::Dispatch;
 use crate::fault::Machine;
-use crate::link::{self, ClusterLink};
+use crate::link::ClusterLink;
 use crate::logs;
 use crate::replicated::inner::InnerPrefixes;
 
 mod clustered;
+mod control;
 mod driver;
 mod machine;
 mod pool;
 mod privileges;
 mod replicas;
 mod sessions;
+mod tidings;
+
+pub use control::Control;
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -156,8 +159,8 @@ async fn serve(
         None => driver.own_all(),
     }
     let (asks, asked) = mpsc::channel(ASKS_MAX);
-    let control = Control { node: node.name.clone().into(), asks, link: link.as_ref().map(ClusterLink::handle) };
-    socket.serve(api::router(Shared { control: control.clone(), logs }));
+    let control = Control::new(&node.name, &cluster, asks.clone(), link.as_ref().map(ClusterLink::handle));
+    socket.serve(api::router(Shared { control, logs }));
     info!(
         node = node.name,
         cluster = cluster.name,
@@ -165,9 +168,9 @@ async fn serve(
         hash = %cluster.hash,
         address = %cluster.outside.address,
         connections = cluster.ike.connections.len(),
-        "node up"
+        "this node is up"
     );
-    let stopping = tokio::spawn(stop_on_signal(control));
+    let stopping = tokio::spawn(stop_on_signal(asks));
     let outcome =
         driver.run(Inputs { datagrams: events.datagrams, events: events.events, asks: asked, cluster: told }).await;
     stopping.abort();
@@ -180,18 +183,18 @@ async fn serve(
     }
     drop(settings);
     drop(tell);
-    info!(lost = events.lost.load(Ordering::Relaxed), "node down");
+    info!(lost = events.lost.load(Ordering::Relaxed), "this node has ended");
     outcome
 }
 
-async fn stop_on_signal(control: Control) -> anyhow::Result<()> {
+async fn stop_on_signal(asks: mpsc::Sender<Ask>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
         _ = terminate.recv() => info!("told to stop by SIGTERM"),
         _ = interrupt.recv() => info!("told to stop by SIGINT"),
     }
-    control.asks.send(Ask::Stop).await.context("stop the driver")
+    asks.send(Ask::Stop).await.context("stop the driver")
 }
 
 fn datapath_config(node: &Node, cluster: &Cluster) -> DatapathConfig {
@@ -253,105 +256,6 @@ impl Feed {
     }
 }
 
-/// What the API may do with the node.
-#[derive(Clone)]
-pub struct Control {
-    node: Arc<str>,
-    asks: mpsc::Sender<Ask>,
-    link: Option<link::Handle>,
-}
-
-impl Control {
-    /// How the node stands.
-    ///
-    /// # Errors
-    /// The node ends.
-    pub async fn status(&self) -> anyhow::Result<Status> {
-        self.ask(Ask::Status).await
-    }
-
-    /// The sessions that live on this node.
-    ///
-    /// # Errors
-    /// The node ends.
-    pub async fn sessions(&self) -> anyhow::Result<Vec<SessionEntry>> {
-        self.ask(Ask::Sessions).await
-    }
-
-    /// Opens a session from this side and returns its number.
-    ///
-    /// # Errors
-    /// There is no such connection, or no room.
-    pub async fn initiate(&self, connection: String, peer: IpAddr) -> anyhow::Result<u64> {
-        self.ask(|answer| Ask::Initiate { connection, peer, answer }).await?.map_err(|error| anyhow!(error))
-    }
-
-    /// Ends a session and tells the peer.
-    ///
-    /// # Errors
-    /// The session does not live here.
-    pub async fn close(&self, session: u64) -> anyhow::Result<()> {
-        self.ask(|answer| Ask::Close { session, answer }).await?.map_err(|error| anyhow!(error))
-    }
-
-    /// Moves all work away from a node.
-    ///
-    /// # Errors
-    /// There is no such node, or nobody who could take its work.
-    pub async fn drain(&self, name: &str) -> anyhow::Result<DrainReport> {
-        let Some(link) = &self.link else {
-            anyhow::bail!("node {} runs alone: there is no other node that could take the work of {name}", self.node);
-        };
-        let before = owned_by(link, name).unwrap_or(0);
-        link.act(name, Act::Drain).await?;
-        let give_up = tokio::time::Instant::now() + DRAIN_MAX;
-        loop {
-            tokio::time::sleep(DRAIN_LOOK_EVERY).await;
-            // A node that has left the view owns nothing.
-            let left = owned_by(link, name).unwrap_or(0);
-            if left == 0 {
-                return Ok(DrainReport { node: name.to_owned(), moved_sets: before, left_sets: 0 });
-            }
-            if tokio::time::Instant::now() > give_up {
-                anyhow::bail!(
-                    "node {name} still owns {left} of {before} work sets after {} s; it goes on, look at `cryptocluster status`",
-                    DRAIN_MAX.as_secs()
-                );
-            }
-        }
-    }
-
-    /// Gives a drained node work again.
-    ///
-    /// # Errors
-    /// There is no such node.
-    pub async fn undrain(&self, name: &str) -> anyhow::Result<DrainReport> {
-        let Some(link) = &self.link else {
-            anyhow::bail!("node {} runs alone: {name} was never drained", self.node);
-        };
-        link.act(name, Act::Undrain).await?;
-        Ok(DrainReport { node: name.to_owned(), moved_sets: 0, left_sets: owned_by(link, name).unwrap_or(0) })
-    }
-
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> anyhow::Result<T> {
-        let (answer, answered) = oneshot::channel();
-        self.asks.send(ask(answer)).await.map_err(|_| anyhow!("the node is ending"))?;
-        answered.await.context("the node is ending")
-    }
-}
-
-/// Work sets that a member owns; `None` if it is in no view.
-fn owned_by(link: &link::Handle, name: &str) -> Option<usize> {
-    let report = link.status().report;
-    let (view, table) = (report.view?, report.table?);
-    let slot = view.members().iter().find(|member| member.identity.name.as_str() == name)?.slot;
-    Some(table.iter().filter(|(_, assignment)| assignment.owner == slot).count())
-}
-
-/// A drain takes no longer.
-const DRAIN_MAX: Duration = Duration::from_secs(60);
-/// How often a drain looks whether it is finished: the link reports that often.
-const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Threads of the control plane: one for the driver, one for the API and whatever signs.
 const CONTROL_THREADS: usize = 2;
 /// IKE datagrams that may wait for the driver: what it handles in some 50 ms.

@@ -137,15 +137,16 @@ impl Endpoint {
         self.settle(now, ike);
     }
 
-    /// Stops to own `set`, silently: its records live on in the cluster.
-    pub fn release_set(&mut self, set: WorkSet) {
+    /// Stops to own `set`, silently: its records live on in the cluster. Returns how many IKE SAs went.
+    pub fn release_set(&mut self, set: WorkSet) -> usize {
         self.core.tenures.remove(&set);
         let released: Vec<u64> = self.sas.keys().copied().filter(|spi| WorkSet::from_low_bits(*spi) == set).collect();
-        for ike in released {
-            self.drop_sa(ike);
+        for ike in &released {
+            self.drop_sa(*ike);
         }
         // An address that is still on its way belongs to the heir, who will ask for it again.
         self.core.waiting.retain(|_, (ike, _)| WorkSet::from_low_bits(*ike) != set);
+        released.len()
     }
 
     /// Whether this endpoint owns `set`.
@@ -604,6 +605,7 @@ fn session(state: &SaState, now: Time) -> Session {
             }
         },
         suite: state.suite,
+        child_suite: state.children.first().map(|child| child.suite),
         children: state.children.iter().map(|c| c.spi_in).collect(),
         age: state.age.at(now),
         established: state.session_age.map(|age| age.at(now)),

@@ -275,6 +275,8 @@ pub struct Session {
     pub state: SessionState,
     /// Suite of the IKE SA, `None` before it was chosen.
     pub suite: Option<crate::IkeProposal>,
+    /// Suite of its first child, if it has one.
+    pub child_suite: Option<crate::EspProposal>,
     /// Inbound SPIs of its children.
     pub children: Vec<Spi>,
     /// Age of the IKE SA (not of the login).

@@ -104,6 +104,8 @@ pub struct Session {
     pub set: u16,
     /// The node that owns its home.
     pub owner: String,
+    /// Who says so: its `owner`, or another node from its `replica` of the record.
+    pub as_of: String,
     /// Who the peer is, once that is proven.
     pub identity: Option<String>,
     /// The peer's inner address.
@@ -255,7 +257,8 @@ impl Cluster {
     pub fn sessions(&self) -> Vec<Session> {
         let running = self.nodes.iter().filter(|node| node.process.is_some());
         let mut sessions: Vec<Session> = running.flat_map(|node| node.sessions().unwrap_or_default()).collect();
-        sessions.sort_by(|a, b| a.session.cmp(&b.session));
+        // A node's own word counts more than another's copy of the record.
+        sessions.sort_by(|a, b| (&a.session, &a.as_of).cmp(&(&b.session, &b.as_of)));
         sessions.dedup_by(|a, b| a.session == b.session);
         sessions
     }

@@ -113,6 +113,49 @@ pub(super) fn esp_proposal(text: &str) -> Option<EspProposal> {
     Some(EspProposal { encryption: words.encryption, integrity: words.integrity, group: words.group })
 }
 
+/// Spells a suite as [`ike_proposal`] reads it.
+pub(crate) fn spell_ike(suite: &IkeProposal) -> String {
+    let prf = match suite.prf {
+        Prf::HmacSha2_256 => "prfsha256",
+        Prf::HmacSha2_384 => "prfsha384",
+        Prf::HmacSha2_512 => "prfsha512",
+    };
+    let integrity = suite.integrity.map(spell_integrity);
+    let cipher = spell_cipher(suite.encryption);
+    let words = [Some(cipher.as_str()), integrity, Some(prf), Some(spell_group(suite.group))];
+    words.into_iter().flatten().collect::<Vec<_>>().join("-")
+}
+
+/// Spells a suite as [`esp_proposal`] reads it.
+pub(crate) fn spell_esp(suite: &EspProposal) -> String {
+    let cipher = spell_cipher(suite.encryption);
+    let words = [Some(cipher.as_str()), suite.integrity.map(spell_integrity), suite.group.map(spell_group)];
+    words.into_iter().flatten().collect::<Vec<_>>().join("-")
+}
+
+fn spell_cipher(cipher: Encryption) -> String {
+    match cipher {
+        Encryption::AesGcm16(bits) => format!("aes{bits}gcm16"),
+        Encryption::AesCbc(bits) => format!("aes{bits}"),
+    }
+}
+
+const fn spell_integrity(integrity: Integrity) -> &'static str {
+    match integrity {
+        Integrity::HmacSha2_256_128 => "sha256",
+        Integrity::HmacSha2_384_192 => "sha384",
+        Integrity::HmacSha2_512_256 => "sha512",
+    }
+}
+
+const fn spell_group(group: Group) -> &'static str {
+    match group {
+        Group::Curve25519 => "x25519",
+        Group::Ecp256 => "ecp256",
+        Group::Modp2048 => "modp2048",
+    }
+}
+
 struct Words {
     encryption: Encryption,
     integrity: Option<Integrity>,
@@ -176,6 +219,17 @@ mod tests {
         }
         assert_eq!(esp_proposal("aes128gcm16").unwrap().group, None);
         assert_eq!(esp_proposal("aes128gcm16-prfsha256"), None);
+    }
+
+    #[test]
+    fn what_is_spelled_reads_back() {
+        for text in ["aes128gcm16-prfsha256-x25519", "aes256-sha512-prfsha384-modp2048", "aes192gcm16-prfsha512-ecp256"]
+        {
+            assert_eq!(spell_ike(&ike_proposal(text).unwrap()), text);
+        }
+        for text in ["aes128gcm16", "aes256-sha384", "aes256gcm16-ecp256"] {
+            assert_eq!(spell_esp(&esp_proposal(text).unwrap()), text);
+        }
     }
 
     #[test]

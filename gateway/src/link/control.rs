@@ -58,6 +58,10 @@ pub(super) enum Command {
         set: WorkSet,
         answer: oneshot::Sender<Records>,
     },
+    Tally {
+        kind: RecordKind,
+        answer: oneshot::Sender<Vec<(WorkSet, usize)>>,
+    },
     OutsideLink(Link),
     Probed(Probe),
     Act {
@@ -220,7 +224,6 @@ impl Control {
                 let neighbours = neighbours.collect();
                 let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
                 status.report = *report;
-                status.lease_until = self.realtime.lease_until();
                 status.neighbours = neighbours;
                 status.uncommitted = self.waiting.len().try_into().unwrap_or(u64::MAX);
             }
@@ -348,6 +351,10 @@ impl Control {
             Command::Say(to, word) => self.say(to, word),
             Command::Records { set, answer } => {
                 let _ = answer.send(self.records(set));
+            }
+            Command::Tally { kind, answer } => {
+                let count = |set| self.replication.records(set).filter(|(id, _)| id.kind == kind).count();
+                let _ = answer.send(WorkSet::all().map(|set| (set, count(set))).collect());
             }
             Command::OutsideLink(link) => self.realtime.order(Order::OutsideLink(link)),
             Command::Probed(probe) => self.realtime.order(Order::Probe(probe)),

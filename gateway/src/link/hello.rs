@@ -163,6 +163,11 @@ impl Refused {
                     Refusal::ALL.into_iter().find(|r| u64::from(r.code()) == code).unwrap_or(Refusal::Protocol);
                 Self { refusal, by: RefusedBy::Them, detail: String::from_utf8_lossy(&close.reason).into_owned() }
             }
+            // RFC 9000 §20.1: a side that ends a handshake says APPLICATION_ERROR and no more. A node does so when another of
+            // its attempts, on another network, has formed the session.
+            ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == APPLICATION_ERROR => {
+                Self { refusal: Refusal::Replaced, by: RefusedBy::Them, detail: "it has given this attempt up".into() }
+            }
             ConnectionError::ConnectionClosed(close) => {
                 let refusal = tls_alert(u64::from(close.error_code));
                 let detail = if refusal == Refusal::UnknownCa {
@@ -192,6 +197,9 @@ impl Refused {
         }
     }
 }
+
+/// RFC 9000 §20.1.
+const APPLICATION_ERROR: u64 = 0x0c;
 
 /// Reads a TLS alert (RFC 8446 §6) out of a QUIC error code (RFC 9001 §4.8).
 const fn tls_alert(code: u64) -> Refusal {

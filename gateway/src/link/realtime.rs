@@ -99,6 +99,17 @@ pub struct Report {
     pub datagrams: Datagrams,
     /// Whether the datapath's workers are stuck.
     pub stuck: bool,
+    /// Members that an operator has drained.
+    pub drained: Vec<Slot>,
+}
+
+impl Report {
+    /// The name of the member that owns `set`.
+    #[must_use]
+    pub fn owner(&self, set: WorkSet) -> Option<String> {
+        let owner = self.table.as_ref()?.assignment(set).owner;
+        Some(self.view.as_ref()?.member(owner)?.identity.name.as_str().to_owned())
+    }
 }
 
 /// Counters of the keepalives.
@@ -120,11 +131,22 @@ pub struct Datagrams {
     pub unsent: u64,
 }
 
+/// The end of this node's lease, readable by anyone at any time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LeaseEnd(Arc<AtomicU64>);
+
+impl LeaseEnd {
+    /// Until when this node may send.
+    pub(super) fn time(&self) -> Time {
+        Time { nanos: self.0.load(Ordering::Relaxed) }
+    }
+}
+
 /// A handle on the running thread.
 #[derive(Debug)]
 pub(super) struct RealTime {
     orders: Outside<Order>,
-    lease_until: Arc<AtomicU64>,
+    lease: LeaseEnd,
     pub(super) scheduling: Scheduling,
     thread: Option<JoinHandle<()>>,
 }
@@ -141,9 +163,9 @@ impl RealTime {
         let sockets = Sockets::open(&own)?;
         let seal = Seal::new(&config.identity.name, config.identity.start, key).context("make the keepalives' seal")?;
         let (orders, inside) = thread::queue().context("make the real-time thread's queue")?;
-        let lease_until = Arc::new(AtomicU64::new(0));
+        let lease = LeaseEnd::default();
         let (told, scheduling) = std::sync::mpsc::sync_channel(1);
-        let published = Arc::clone(&lease_until);
+        let published = Arc::clone(&lease.0);
         let thread = std::thread::Builder::new().name("realtime".into()).stack_size(1 << 20).spawn(move || {
             let _ = told.send(thread::become_real_time());
             let membership = Membership::new(boot_time(), config);
@@ -164,7 +186,7 @@ impl RealTime {
         });
         let thread = thread.context("start the real-time thread")?;
         let scheduling = scheduling.recv().context("the real-time thread ended at once")?;
-        Ok(Self { orders, lease_until, scheduling, thread: Some(thread) })
+        Ok(Self { orders, lease, scheduling, thread: Some(thread) })
     }
 
     /// Gives an order. Never blocks.
@@ -172,9 +194,9 @@ impl RealTime {
         self.orders.send(order);
     }
 
-    /// Until when this node may send.
-    pub(super) fn lease_until(&self) -> Time {
-        Time { nanos: self.lease_until.load(Ordering::Relaxed) }
+    /// The end of the lease.
+    pub(super) fn lease(&self) -> LeaseEnd {
+        self.lease.clone()
     }
 }
 
@@ -387,6 +409,9 @@ impl Loop {
     fn tell(&mut self) {
         self.report.view = self.membership.view().cloned();
         self.report.table = self.membership.table().cloned();
+        let members = self.report.view.iter().flat_map(|view| view.members());
+        let drained = |slot: &Slot| self.membership.status(*slot).is_some_and(|status| status.drained);
+        self.report.drained = members.map(|member| member.slot).filter(drained).collect();
         self.report.datagrams.unsent = self.sockets.refused().iter().sum();
         let _ = self.notices.send(Notice::Report(Box::new(self.report.clone())));
         self.report.margin_min = None;

@@ -11,7 +11,7 @@ use cluster::membership::Link;
 use cluster::replication::Bounds;
 use cluster::{LoneSurvivor, Policy};
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use wire::{RecordKind, Time, WorkSet};
 
 use super::driver::hash_key;
@@ -123,7 +123,10 @@ pub(super) fn watch_carrier(interface: String, link: Handle) {
         loop {
             let now = lan::link(&interface);
             if now != last {
-                info!(interface, ?now, "outside link");
+                match now {
+                    Link::Up => info!(interface, "the outside interface has its carrier again"),
+                    Link::Down => warn!(interface, "the outside interface has lost its carrier; look at its cable"),
+                }
                 link.outside_link(now);
                 last = now;
             }

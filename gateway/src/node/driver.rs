@@ -18,6 +18,7 @@ use wire::{Change, CommitId, Prefix, Record, RecordId, RecordKind, Spi, Tenure, 
 use super::pool::{Given, Pool};
 use super::replicas::{Held, Waiting};
 use super::sessions::Sessions;
+use super::tidings::Tidings;
 use super::wall_time;
 use crate::config::Cluster;
 use crate::datapath::{self, Datapath, SaPair};
@@ -29,12 +30,15 @@ use crate::replicated::words::Stray;
 
 mod addresses;
 mod ask;
+mod gather;
 mod moves;
 mod outputs;
 
 pub(super) use ask::Ask;
+pub(super) use gather::Moved;
 
 use addresses::Questions;
+use gather::Gathering;
 use moves::{Coming, Incoming, Stopped};
 
 /// The state behind everything that a peer sees of this node.
@@ -71,6 +75,10 @@ pub(super) struct Driver {
     outgoing: Vec<(Time, WorkSet)>,
     /// When the pools are next looked through for addresses that nobody uses.
     reclaim_at: Time,
+    /// Questions to all members, and how many there were.
+    gatherings: Vec<Gathering>,
+    gathered: u64,
+    tidings: Tidings,
     started: Time,
 }
 
@@ -135,6 +143,9 @@ impl Driver {
             coming: HashMap::new(),
             outgoing: Vec::new(),
             reclaim_at: boot_time(),
+            gatherings: Vec::new(),
+            gathered: 0,
+            tidings: Tidings::default(),
             started: boot_time(),
             cluster,
         }
@@ -211,10 +222,10 @@ impl Driver {
 
     fn poll_timeout(&self) -> Option<Time> {
         let outgoing = self.outgoing.iter().map(|(at, _)| *at).min();
-        [self.endpoint.poll_timeout(), self.questions.poll_timeout(), outgoing, Some(self.reclaim_at)]
-            .into_iter()
-            .flatten()
-            .min()
+        let gathering = self.gatherings.iter().map(Gathering::give_up_at).min();
+        let own = [outgoing, gathering, Some(self.reclaim_at), self.tidings.poll_timeout()];
+        let asked = [self.endpoint.poll_timeout(), self.questions.poll_timeout()];
+        asked.into_iter().chain(own).flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Time) {
@@ -222,6 +233,9 @@ impl Driver {
         self.repeat_questions(now);
         self.forget_outgoing(now);
         self.reclaim(now);
+        self.finish_gatherings(now);
+        let endpoint = &self.endpoint;
+        self.tidings.tell(now, || endpoint.sessions(now).map(|session| (session.home, session.session)).collect());
     }
 
     fn on_answer(&mut self, answer: Answer) {

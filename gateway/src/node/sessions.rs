@@ -7,6 +7,9 @@ use ike::{Event, Reason, Refusal};
 use tracing::{debug, info};
 use wire::Time;
 
+use crate::api::SessionEntry;
+use crate::config::{spell_esp, spell_ike};
+
 /// Tells the log of sessions. What anybody outside can cause at any rate is told once in a while for each reason, with the
 /// number of those in between.
 #[derive(Debug, Default)]
@@ -162,6 +165,35 @@ const fn why_ended(reason: Reason) -> &'static str {
         Reason::ProtocolError => "the peer's program breaks the protocol",
         Reason::ChildSaNotFound => "the peer has lost its ESP SAs",
         Reason::RecordLost => "a take-over did not find all of its records",
+    }
+}
+
+/// A session as a list shows it.
+pub(super) fn entry(session: &ike::Session, owner: &str, as_of: &str) -> SessionEntry {
+    let state = match session.state {
+        ike::SessionState::Connecting => "connecting",
+        ike::SessionState::Established => "up",
+        ike::SessionState::Closing => "closing",
+    };
+    let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
+    SessionEntry {
+        session: hex(session.session),
+        set: session.home.index(),
+        owner: owner.to_owned(),
+        as_of: as_of.to_owned(),
+        connection: session.connection.clone(),
+        identity: session.identity.as_ref().map(ToString::to_string),
+        peer: session.path.remote.to_string(),
+        inner_address: session.inner_address,
+        state: state.to_owned(),
+        ike_suite: session.suite.as_ref().map(spell_ike),
+        esp_suite: session.child_suite.as_ref().map(spell_esp),
+        children: session.children.len(),
+        ike_rekeys: session.ike_rekeys,
+        child_rekeys: session.child_rekeys,
+        established_s: seconds(session.established),
+        rekey_in_s: seconds(session.rekey_in),
+        idle_s: seconds(session.idle),
     }
 }
 

@@ -30,6 +30,28 @@ record! {
     }
 }
 
+record! {
+    /// What has a node counted of moves?
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct MovedAsked {
+        /// Names the question at the node that asks.
+        1 => pub question: u64,
+    }
+}
+
+record! {
+    /// The answer; counts since the node's start.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct MovedTold {
+        /// The question.
+        1 => pub question: u64,
+        /// Packets that found the queue of a moving set full.
+        2 => pub lost: u64,
+        /// Packets that both owners got and the new one dropped.
+        3 => pub doubles_prevented: u64,
+    }
+}
+
 impl Superseded {
     /// Names the identity and the session that stays.
     #[must_use]
@@ -50,6 +72,10 @@ pub enum Word {
     Watching(Moving),
     /// To all members.
     Superseded(Superseded),
+    /// To each member.
+    MovedAsked(MovedAsked),
+    /// To who asked.
+    MovedTold(MovedTold),
 }
 
 impl Word {
@@ -73,6 +99,8 @@ impl Word {
             Self::Watch(word) => (WATCH, word.to_bytes()),
             Self::Watching(word) => (WATCHING, word.to_bytes()),
             Self::Superseded(word) => (SUPERSEDED, word.to_bytes()),
+            Self::MovedAsked(word) => (MOVED_ASKED, word.to_bytes()),
+            Self::MovedTold(word) => (MOVED_TOLD, word.to_bytes()),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(&body);
@@ -89,6 +117,8 @@ impl Word {
             WATCH => Some(Self::Watch(Moving::from_bytes(body)?)),
             WATCHING => Some(Self::Watching(Moving::from_bytes(body)?)),
             SUPERSEDED => Some(Self::Superseded(Superseded::from_bytes(body)?)),
+            MOVED_ASKED => Some(Self::MovedAsked(MovedAsked::from_bytes(body)?)),
+            MOVED_TOLD => Some(Self::MovedTold(MovedTold::from_bytes(body)?)),
             _ => pool::Word::from_bytes(bytes)?.map(Self::Pool),
         })
     }
@@ -140,6 +170,8 @@ impl Stray {
 const WATCH: u8 = 16;
 const WATCHING: u8 = 17;
 const SUPERSEDED: u8 = 18;
+const MOVED_ASKED: u8 = 19;
+const MOVED_TOLD: u8 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -159,6 +191,13 @@ mod tests {
             Word::watch(set),
             Word::watching(set),
             Word::Superseded(Superseded::new(&identity, 5)),
+            Word::MovedAsked(MovedAsked { question: 1, unknown: UnknownFields::default() }),
+            Word::MovedTold(MovedTold {
+                question: 1,
+                lost: 2,
+                doubles_prevented: 3,
+                unknown: UnknownFields::default(),
+            }),
             Word::Pool(pool::Word::Returned(returned)),
         ] {
             assert_eq!(Word::from_bytes(&word.to_bytes()), Ok(Some(word)));

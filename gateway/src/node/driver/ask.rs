@@ -1,19 +1,24 @@
 //! Questions and orders of the operator.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use tokio::sync::oneshot;
 
+use super::gather::Moved;
 use super::*;
-use crate::api::{MemberStatus, SessionEntry, Status, ViewStatus};
+use crate::api::{LeaseStatus, MemberStatus, SessionEntry, Status, ViewStatus};
+use crate::node::control::{sets_of, view_name};
+use crate::node::sessions::entry;
+use crate::replicated::pool::home_of_pool;
 
 /// What the API asks of the driver.
 #[derive(Debug)]
 pub(in crate::node) enum Ask {
     /// How the node stands.
     Status(oneshot::Sender<Status>),
-    /// The sessions that live here.
-    Sessions(oneshot::Sender<Vec<SessionEntry>>),
+    /// The work sets that this node owns, and the sessions that live here.
+    Sessions(oneshot::Sender<(HashSet<WorkSet>, Vec<SessionEntry>)>),
     /// Opens a session as initiator.
     Initiate {
         /// The connection.
@@ -30,6 +35,8 @@ pub(in crate::node) enum Ask {
         /// Whether it was here.
         answer: oneshot::Sender<Result<(), String>>,
     },
+    /// What all nodes have counted of moves.
+    Moved(oneshot::Sender<Option<Moved>>),
     /// Ends the driver.
     Stop,
 }
@@ -45,6 +52,7 @@ impl Driver {
             Ask::Close { session, answer } => {
                 drop(answer.send(self.endpoint.delete(now, session).map_err(|error| error.to_string())));
             }
+            Ask::Moved(answer) => self.gather_moved(now, answer),
             Ask::Stop => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
@@ -62,25 +70,9 @@ impl Driver {
         self.endpoint.initiate(now, connection, path, *home).map_err(|error| error.to_string())
     }
 
-    fn list_sessions(&self, now: Time) -> Vec<SessionEntry> {
-        self.endpoint
-            .sessions(now)
-            .map(|session| SessionEntry {
-                session: format!("{:016x}", session.session),
-                set: session.home.index(),
-                owner: self.name.clone(),
-                connection: session.connection.clone(),
-                identity: session.identity.as_ref().map(ToString::to_string),
-                peer: session.path.remote.to_string(),
-                inner_address: session.inner_address,
-                state: state_word(session.state).to_owned(),
-                children: session.children.len(),
-                ike_rekeys: session.ike_rekeys,
-                child_rekeys: session.child_rekeys,
-                established_s: session.established.map(|age| age.as_secs()),
-                rekey_in_s: session.rekey_in.map(|left| left.as_secs()),
-            })
-            .collect()
+    fn list_sessions(&self, now: Time) -> (HashSet<WorkSet>, Vec<SessionEntry>) {
+        let sessions = self.endpoint.sessions(now).map(|session| entry(&session, &self.name, "owner"));
+        (self.tenures.keys().copied().collect(), sessions.collect())
     }
 
     fn state(&self, now: Time) -> &'static str {
@@ -97,21 +89,49 @@ impl Driver {
 
     fn view_status(&self) -> Option<ViewStatus> {
         let current = self.view.as_ref()?;
-        let table = self.link.as_ref()?.status().report.table;
-        let owned = |slot| {
-            table.as_ref().map_or(0, |table| table.iter().filter(|(_, assignment)| assignment.owner == slot).count())
+        let view = &current.view;
+        let status = self.link.as_ref()?.status();
+        let name = |slot| view.member(slot).map(|member| member.identity.name.as_str().to_owned());
+        let round_trip = |name: &str| {
+            let neighbour = status.neighbours.iter().find(|neighbour| neighbour.name == name)?;
+            Some(neighbour.session?.round_trip.as_secs_f64() * 1e3)
         };
-        let members = current.view.members().iter().map(|member| MemberStatus {
+        let members = view.members().iter().map(|member| MemberStatus {
             name: member.identity.name.as_str().to_owned(),
             slot: member.slot.number(),
-            sets: owned(member.slot),
-            full: current.view.full().contains(member.slot),
+            full: view.full().contains(member.slot),
+            drained: status.report.drained.contains(&member.slot),
+            sets: status.report.table.as_ref().map_or(0, |table| sets_of(table, member.slot)),
+            // Counted from the records, by who asks.
+            sessions: 0,
+            round_trip_ms: round_trip(member.identity.name.as_str()),
         });
-        let master = current.view.member(current.view.master());
         Some(ViewStatus {
-            number: format!("{:?}", current.view.id()),
-            master: master.map_or_else(String::new, |member| member.identity.name.as_str().to_owned()),
+            number: view.id().number,
+            id: view_name(view),
+            master: name(view.master()).unwrap_or_default(),
+            deputy: view.deputy().and_then(name),
+            unproven: view.is_unproven(),
             members: members.collect(),
+        })
+    }
+
+    /// Members of the configuration that are in no view, as this node sees it.
+    fn absent(&self) -> Vec<String> {
+        let view = self.view.as_ref().map(|current| &current.view);
+        let is_in = |name: &str| {
+            view.is_some_and(|view| view.members().iter().any(|member| member.identity.name.as_str() == name))
+        };
+        let names = self.cluster.members.iter().map(|member| &member.name);
+        names.filter(|name| !is_in(name)).cloned().collect()
+    }
+
+    fn lease(&self, now: Time) -> Option<LeaseStatus> {
+        let milliseconds = |span: Duration| span.as_secs_f64() * 1e3;
+        let status = self.link.as_ref()?.status();
+        Some(LeaseStatus {
+            left_ms: milliseconds(status.lease_until.since(now)),
+            margin_min_ms: status.report.margin_min.map(milliseconds),
         })
     }
 
@@ -140,7 +160,6 @@ impl Driver {
             ("ike_child_rekeyed", ike.child_rekeyed),
             ("ike_adopted", ike.adopted),
             ("ike_cookies_sent", ike.cookies_sent),
-            ("commits_waiting", u64::try_from(self.waiting.len()).unwrap_or(u64::MAX)),
             ("esp_pairs", u64::try_from(self.children.len()).unwrap_or(u64::MAX)),
         ] {
             counters.insert(name.to_owned(), value);
@@ -150,7 +169,8 @@ impl Driver {
         }
         let drops = self.datapath.drops();
         counters.extend(drops.into_iter().map(|(reason, count)| (format!("drop_{}", reason.label()), count)));
-        for (name, pool) in &self.pools {
+        // Only the owner of a pool's set knows how much of it is used.
+        for (name, pool) in self.pools.iter().filter(|(name, _)| self.tenures.contains_key(&home_of_pool(name))) {
             let (used, size) = pool.usage();
             counters.insert(format!("pool_{name}_used"), u64::try_from(used).unwrap_or(u64::MAX));
             counters.insert(format!("pool_{name}_size"), u64::try_from(size).unwrap_or(u64::MAX));
@@ -162,18 +182,14 @@ impl Driver {
             config_hash: self.cluster.hash.to_string(),
             state: self.state(now).to_owned(),
             view: self.view_status(),
+            absent: self.absent(),
             unowned: self.unowned(),
             sessions: self.endpoint.sessions(now).count(),
+            cluster_sessions: self.endpoint.sessions(now).count(),
+            lease: self.lease(now),
+            commits_waiting: self.waiting.len(),
             uptime_s: now.since(self.started).as_secs(),
             counters,
         }
-    }
-}
-
-fn state_word(state: ike::SessionState) -> &'static str {
-    match state {
-        ike::SessionState::Connecting => "connecting",
-        ike::SessionState::Established => "up",
-        ike::SessionState::Closing => "closing",
     }
 }

@@ -10,7 +10,8 @@ use tracing::info;
 use super::outputs::prefixes;
 use super::*;
 use crate::datapath::SetState;
-use crate::link::{Event, Note, lan};
+use crate::link::{Event, lan};
+use crate::node::tidings::{Cause, tell_note, tell_view};
 use crate::replicated::adopt::{Adopted, FinalState};
 use crate::replicated::words::{Superseded, Word};
 
@@ -52,13 +53,11 @@ impl Driver {
     pub(super) fn on_link(&mut self, event: Event) {
         match event {
             Event::View(view) => {
-                match &view {
-                    Some(current) => {
-                        info!(view = ?current.view.id(), slot = current.own.number(), "view in force");
-                        let unproven = current.view.is_unproven().then_some(current.own);
-                        self.datapath.set_unproven(unproven);
-                    }
-                    None => warn!("this node is in no view and serves nobody"),
+                // Why a view was left is noted next.
+                if let Some(current) = &view {
+                    tell_view(current);
+                    let unproven = current.view.is_unproven().then_some(current.own);
+                    self.datapath.set_unproven(unproven);
                 }
                 self.view = view;
             }
@@ -82,7 +81,7 @@ impl Driver {
             Event::HandedOn { set, packet } => self.on_handed_on(set, &packet),
             Event::Said { from, word } => self.on_said(from, &word),
             Event::Probe => self.probe(),
-            Event::Note(note) => log_note(note),
+            Event::Note(note) => tell_note(self.view.as_ref().map(|current| &*current.view), note),
         }
     }
 
@@ -95,7 +94,10 @@ impl Driver {
                 warn!(%error, "cannot look for another holder of the cluster's addresses");
                 Probe::Held
             });
-            info!(?found, "looked for another holder of the cluster's addresses");
+            match found {
+                Probe::Held => info!("another holder of the cluster's addresses answers: this node waits for it"),
+                Probe::Free => info!("nobody else holds the cluster's addresses"),
+            }
             link.probed(found);
         }));
     }
@@ -112,6 +114,7 @@ impl Driver {
         }
         self.tenures.insert(set, tenure);
         let ike = adopted.ike;
+        self.tidings.note(now, how.into(), set, ike.len());
         for (id, error) in self.endpoint.adopt_set(now, set, tenure, &mut ike.iter().map(|(id, bytes)| (*id, &**bytes)))
         {
             error!(set = set.index(), key = %format!("{:x}", id.key), %error, "an IKE SA cannot be read");
@@ -177,16 +180,18 @@ impl Driver {
     }
 
     fn on_release(&mut self, set: WorkSet) {
-        self.let_set_go(set);
+        self.let_set_go(set, Cause::Lost);
         self.coming.remove(&set);
         self.incoming.remove(&set);
         self.datapath.forget_set(set);
     }
 
     /// Stops to work for a set; its packets are the datapath's matter.
-    fn let_set_go(&mut self, set: WorkSet) {
-        self.endpoint.release_set(set);
-        self.tenures.remove(&set);
+    fn let_set_go(&mut self, set: WorkSet, cause: Cause) {
+        let sessions = self.endpoint.release_set(set);
+        if self.tenures.remove(&set).is_some() {
+            self.tidings.note(boot_time(), cause, set, sessions);
+        }
         self.waiting.drop_set(set);
         self.children.retain(|spi_in, _| spi_in.work_set() != set);
         self.carried.retain(|(home, _), _| *home != set);
@@ -196,7 +201,7 @@ impl Driver {
 
     fn on_stop(&mut self, set: WorkSet, to: StartId, tenure: Tenure) {
         self.carry_out();
-        self.let_set_go(set);
+        self.let_set_go(set, Cause::HandedAway);
         let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
         drop(tokio::task::spawn_blocking(move || {
             let state = datapath.stop_set(set);
@@ -317,6 +322,8 @@ impl Driver {
                 }
             }
             Word::Watching(moving) => self.on_watching(moving.set),
+            Word::MovedAsked(asked) => self.on_moved_asked(from, &asked),
+            Word::MovedTold(told) => self.on_moved_told(boot_time(), from, &told),
             Word::Superseded(superseded) => {
                 if let Ok(identity) = Identity::decode(superseded.id_type, &superseded.id_data) {
                     self.endpoint.end_identity(boot_time(), &identity, superseded.session);
@@ -331,18 +338,6 @@ impl Driver {
         let word = Word::Superseded(Superseded::new(identity, session)).to_bytes();
         for member in current.view.members().iter().filter(|member| member.slot != current.own) {
             link.say(member.identity.start, word.clone());
-        }
-    }
-}
-
-fn log_note(note: Note) {
-    match note {
-        Note::Membership(event) => info!(?event, "membership"),
-        Note::Left(reason) => warn!(?reason, "this node has left the cluster; it joins again"),
-        Note::Connected { name, address } => info!(name, %address, "connected to a member"),
-        Note::Disconnected { name, why } => info!(name, why = %why, "disconnected from a member"),
-        Note::Refused { name, address, why } => {
-            warn!(name, address = address.map(|address| address.to_string()), why = %why, "no session with a member");
         }
     }
 }
