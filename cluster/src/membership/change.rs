@@ -81,7 +81,10 @@ impl Seat {
     fn wanted_view(&self, base: &Base, now: Time) -> Option<View> {
         let table = self.table.as_ref()?;
         let hears = self.hears(base, now);
+        // Who is asked to go is not kept for the sake of a vote that it has given, or view after view would follow.
         let full = self.view.full().and(hears);
+        let kept = if self.is_master() { full.minus(self.shun) } else { full };
+        let full = if self.view.is_quorum(kept) { kept } else { full };
         if !self.view.is_quorum(full) {
             return None;
         }
@@ -151,25 +154,29 @@ impl Seat {
     fn shun_unheard(&mut self, base: &mut Base, now: Time) {
         let id = self.view.id();
         let policy = &base.config.policy;
-        if now < self.installed_at + policy.silence.saturating_mul(2) {
-            return;
-        }
+        // The dead of the view before are removed first.
+        let early = now < self.installed_at + policy.silence.saturating_mul(2);
         let full = self.view.full();
         let heard = self.hears(base, now).and(full);
+        // Who has just died is heard by some for a little longer than by others: only who spoke of late surely lives.
+        let lives = |slot: &Slot| *slot == self.own || now.since(self.peers[*slot].accepted_at) < policy.silence / 2;
+        let judged = if early { SlotMask::only(self.own) } else { heard.iter().filter(lives).collect() };
         let mut slow = self.slow;
         let mut unheard = None;
         for slot in heard.without(self.own).iter() {
             let last = &self.peers[slot].last;
-            if last.view != id {
+            // Who votes against a master that others hear would do so in each view to come.
+            let rebels = last.voted != 0 && !last.hears.contains(self.own);
+            if last.view != id || (early && !rebels) {
                 continue;
             }
             slow = slow.or(last.slow.without(slot));
-            for other in heard.minus(last.hears).iter() {
+            for other in judged.minus(last.hears).iter() {
                 // The master stays; of two others the higher slot goes.
                 unheard = Some(if other == self.own { slot } else { slot.max(other) });
             }
         }
-        let slow = slow.and(full).without(self.own).iter().next();
+        let slow = slow.and(full).without(self.own).iter().next().filter(|_| !early);
         // One at a time, and never so many that no quorum is left.
         let Some(victim) = unheard.or(slow).filter(|_| self.shun.is_empty()) else { return };
         if self.view.is_quorum(heard.without(victim)) {
