@@ -104,6 +104,8 @@ pub struct Replication {
     committed: u64,
     peers: BTreeMap<StartId, Peer>,
     apply_pending: bool,
+    /// Something has happened since the last time when there was nothing to pack.
+    pack_due: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -122,6 +124,7 @@ impl Replication {
             committed: 0,
             peers: BTreeMap::new(),
             apply_pending: false,
+            pack_due: false,
             outputs: VecDeque::new(),
         }
     }
@@ -151,6 +154,7 @@ impl Replication {
     /// A view is in force (from [`membership::Output::View`](crate::membership::Output::View)). What waits is judged
     /// anew: a member that is gone is waited for no more.
     pub fn handle_view(&mut self, now: Time, view: &Arc<View>, own: Slot) {
+        self.pack_due = true;
         self.view = Some(Arc::clone(view));
         self.own = own;
         let mut entered = Vec::new();
@@ -172,6 +176,7 @@ impl Replication {
 
     /// The streams to and from `peer` are open.
     pub fn handle_peer_connected(&mut self, now: Time, peer: StartId) {
+        self.pack_due = true;
         let role = self.view.as_ref().and_then(|view| view.by_start(peer)).map(|member| member.role);
         let state = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
         state.connect();
@@ -197,6 +202,7 @@ impl Replication {
 
     /// Takes one message of `peer`'s stream. After one that cannot be read nothing more is taken.
     pub fn handle_message(&mut self, now: Time, peer: StartId, message: &[u8]) {
+        self.pack_due = true;
         if !self.peers.get(&peer).is_some_and(Peer::is_connected) {
             return;
         }
@@ -211,6 +217,7 @@ impl Replication {
 
     /// Looks for members that do not keep up.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.pack_due = true;
         self.judge_speed(now);
     }
 
@@ -234,6 +241,7 @@ impl Replication {
     /// This node owns `set` under `tenure` from now on (from
     /// [`membership::Output::Acquire`](crate::membership::Output::Acquire)): its copy is published under the new epoch.
     pub fn acquire(&mut self, now: Time, set: WorkSet, tenure: Tenure) {
+        self.pack_due = true;
         let store = &mut self.sets[set];
         store.epoch = tenure.epoch;
         store.owned = true;
@@ -254,6 +262,7 @@ impl Replication {
     /// # Errors
     /// This node does not own the set.
     pub fn put(&mut self, now: Time, id: RecordId, change: Change) -> Result<CommitId, PutError> {
+        self.pack_due = true;
         let store = &mut self.sets[id.set];
         if !store.owned {
             return Err(PutError::NotOwner(id.set));
@@ -277,6 +286,7 @@ impl Replication {
         tenure: Tenure,
         state: &[u8],
     ) -> Result<(), PutError> {
+        self.pack_due = true;
         let store = &mut self.sets[set];
         if !store.owned {
             return Err(PutError::NotOwner(set));
@@ -289,6 +299,7 @@ impl Replication {
 
     /// All [`Output::Apply`] taken so far are in the dispatch tables.
     pub fn handle_applied(&mut self, now: Time) {
+        self.pack_due = true;
         self.apply_pending = false;
         self.settle(now);
     }
@@ -296,7 +307,12 @@ impl Replication {
     /// Takes the next thing to do. Entries and acknowledgements are packed only when everything else was taken, so that
     /// a driver that handles several inputs before it polls sends few, large messages.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front().or_else(|| self.pack())
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let packed = if self.pack_due { self.pack() } else { None };
+        self.pack_due = packed.is_some();
+        packed
     }
 
     /// All records of `set` that this node holds.

@@ -15,6 +15,7 @@ impl WorkSet {
 
     /// Takes the low 10 bits of `value`.
     #[must_use]
+    #[inline]
     pub const fn from_low_bits(value: u64) -> Self {
         let [.., high, low] = value.to_be_bytes();
         Self(u16::from_be_bytes([high, low]) & Self::MASK)
@@ -22,17 +23,20 @@ impl WorkSet {
 
     /// Makes the work set with that index.
     #[must_use]
+    #[inline]
     pub const fn new(index: u16) -> Option<Self> {
         if index <= Self::MASK { Some(Self(index)) } else { None }
     }
 
     /// The index, 0 to 1023.
     #[must_use]
+    #[inline]
     pub const fn index(self) -> u16 {
         self.0
     }
 
     /// All work sets, in order.
+    #[inline]
     pub fn all() -> impl Iterator<Item = Self> {
         (0..=Self::MASK).map(Self)
     }

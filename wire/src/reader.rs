@@ -45,12 +45,14 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts at the first octet of `bytes`.
     #[must_use]
+    #[inline]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, offset: 0 }
     }
 
     /// Octets from the start of the outermost buffer.
     #[must_use]
+    #[inline]
     pub const fn offset(&self) -> usize {
         self.offset
     }
@@ -91,6 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads all octets that are left.
+    #[inline]
     pub fn take_rest(&mut self) -> &'a [u8] {
         let rest = self.rest;
         self.offset = self.offset.saturating_add(rest.len());
@@ -112,6 +115,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// Fewer than `len` octets are left.
+    #[inline]
     pub fn sub(&mut self, field: &'static str, len: usize) -> Result<Self, DecodeError> {
         let offset = self.offset;
         Ok(Self { rest: self.bytes(field, len)?, offset })

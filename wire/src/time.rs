@@ -25,12 +25,14 @@ impl Time {
 
     /// Returns how long ago `earlier` was, or zero if it lies ahead.
     #[must_use]
+    #[inline]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
     }
 
     /// Returns the moment `duration` before this one, or the origin.
     #[must_use]
+    #[inline]
     pub fn before(self, duration: Duration) -> Self {
         Self { nanos: self.nanos.saturating_sub(nanos_of(duration)) }
     }
@@ -39,12 +41,14 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Self;
 
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self { nanos: self.nanos.saturating_add(nanos_of(duration)) }
     }
 }
 
 impl AddAssign<Duration> for Time {
+    #[inline]
     fn add_assign(&mut self, duration: Duration) {
         *self = *self + duration;
     }
@@ -53,13 +57,15 @@ impl AddAssign<Duration> for Time {
 impl Sub for Time {
     type Output = Duration;
 
+    #[inline]
     fn sub(self, earlier: Self) -> Duration {
         self.since(earlier)
     }
 }
 
+#[inline]
 fn nanos_of(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 #[cfg(test)]

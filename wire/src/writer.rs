@@ -9,18 +9,21 @@ pub struct Writer {
 impl Writer {
     /// Starts with an empty buffer.
     #[must_use]
+    #[inline]
     pub const fn new() -> Self {
         Self { bytes: Vec::new() }
     }
 
     /// Starts with room for `capacity` octets.
     #[must_use]
+    #[inline]
     pub fn with_capacity(capacity: usize) -> Self {
         Self { bytes: Vec::with_capacity(capacity) }
     }
 
     /// Starts empty in the room of `bytes`, so that a sender need not allocate for each datagram.
     #[must_use]
+    #[inline]
     pub fn reuse(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
         Self { bytes }
@@ -64,12 +67,14 @@ impl Writer {
 
     /// Octets written so far.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Whether nothing was written yet.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -122,12 +127,14 @@ impl Writer {
 
     /// What was written so far.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Hands over the buffer.
     #[must_use]
+    #[inline]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

@@ -64,6 +64,11 @@ impl Seat {
 
     fn begin_moves_in(&mut self, base: &mut Base) {
         let Some(table) = &self.table else { return };
+        let seen = Some((table.version(), self.table_committed));
+        if self.moves_seen == seen {
+            return;
+        }
+        self.moves_seen = seen;
         if !table.has_handoff_to(self.own) {
             return;
         }
@@ -83,8 +88,7 @@ impl Seat {
             && moving.stage == Stage::Preparing
         {
             moving.stage = Stage::Queueing;
-            self.moves_at = self.moves_at.min(now);
-            self.drive_moves(base, now);
+            self.report_when_done(base, now, Stage::Preparing);
         }
     }
 
@@ -100,7 +104,15 @@ impl Seat {
         if self.is_master() {
             self.taken.push((set, self.own, epoch));
         }
-        self.moves_at = self.moves_at.min(now);
+        self.report_when_done(base, now, Stage::Queueing);
+    }
+
+    /// Reports at once when the last move has left `stage`; till then the next report in turn does, so that many moves
+    /// at a time do not make a datagram each.
+    fn report_when_done(&mut self, base: &mut Base, now: Time, stage: Stage) {
+        if !self.moves_in.values().any(|moving| moving.stage == stage) {
+            self.moves_at = self.moves_at.min(now);
+        }
         self.drive_moves(base, now);
     }
 

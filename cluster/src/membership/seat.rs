@@ -16,7 +16,7 @@ use crate::datagram::Datagram;
 use crate::identity::{Name, Network, StartId};
 use crate::policy::LoneSurvivor;
 use crate::slots::{SetMap, SlotMap, SlotMask};
-use crate::table::Table;
+use crate::table::{Table, TableVersion};
 use crate::view::{Member, Role, View, ViewId};
 
 /// The state of a member.
@@ -44,6 +44,8 @@ pub(super) struct Seat {
     pub(super) balance_at: Time,
     pub(super) announce_at: Time,
     pub(super) moves_at: Time,
+    /// The table and the version held by all with which moves to this node were last looked for.
+    pub(super) moves_seen: Option<(TableVersion, u32)>,
     /// The sets that this node works for, as its driver was told.
     pub(super) held: SetMap<Option<Epoch>>,
     pub(super) told: SetMap<Option<(Slot, Epoch)>>,
@@ -85,6 +87,7 @@ impl Seat {
             balance_at: now,
             announce_at: now,
             moves_at: now,
+            moves_seen: None,
             held: SetMap::default(),
             told: SetMap::default(),
             moves_in: BTreeMap::new(),
