@@ -3,49 +3,92 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use cluster::Replication;
-use wire::{Change, CommitId, RecordId, RecordKind, Tenure, Time, WorkSet};
+use cluster::membership::How;
+use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
+
+use crate::bugs::Bug;
 
 /// Sequence numbers in one lease: few, so that leases are renewed often.
 const LEASE: u64 = 64;
+/// Unproven owners share the numbers above the common edge in blocks of this many: few, so that they meet often.
+const BLOCK: u64 = 16;
+const SLOTS: u64 = 16;
+/// Packets of a session that wants to send more than its lease allows.
+const BURST: usize = 80;
+const NEVER: u64 = u64::MAX;
 pub(crate) const IKE: RecordKind = RecordKind::IKE_SA;
 const EDGE: RecordKind = RecordKind::ESP_OUTBOUND;
 
-/// What a node does wrong on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AppBug {
-    None,
-    /// Answers leave before the state behind them is committed.
-    OutputBeforeCommit,
-}
-
 /// One session as its owner knows it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Session {
-    pub(crate) last: u64,
-    pub(crate) answer: u64,
-    pub(crate) next: u64,
+#[derive(Clone, Debug)]
+struct Session {
+    /// Drawn by whoever let the client in: numbers and vectors count under it.
+    key: u64,
+    last: u64,
+    answer: u64,
+    next: u64,
     edge: u64,
     asked: u64,
+    /// From this number on only blocks of the own slot are used.
+    split: u64,
+}
+
+impl Session {
+    const fn new() -> Self {
+        Self { key: 0, last: 0, answer: 0, next: 0, edge: 0, asked: 0, split: NEVER }
+    }
+
+    /// The next number that may be used, if the lease reaches it.
+    fn number(&self, slot: Option<Slot>) -> Option<u64> {
+        let mut next = self.next;
+        if let Some(slot) = slot.filter(|_| next >= self.split) {
+            let ahead = u64::from(slot.number()).wrapping_sub(next / BLOCK) % SLOTS;
+            if ahead != 0 {
+                next = (next / BLOCK + ahead) * BLOCK;
+            }
+        }
+        (next < self.edge).then_some(next)
+    }
 }
 
 /// Something that leaves the node if the fence is open.
 pub(crate) enum Sent {
-    Answer { session: u64, message: u64, answer: u64 },
-    Data { session: u64, sequence: u64, counter: u64 },
+    Answer { session: u64, key: u64, message: u64, answer: u64 },
+    Data { session: u64, key: u64, sequence: u64, counter: u64 },
+}
+
+/// What a client asks.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) session: u64,
+    /// What the first answer said; 0 before.
+    pub(crate) key: u64,
+    pub(crate) message: u64,
+}
+
+/// What became of a client's request at one node.
+pub(crate) enum Heard {
+    /// Another node's work, or nothing new to say.
+    Silent,
+    /// This leaves at once.
+    Sent(Sent),
+    /// The client knows an answer that the owner does not.
+    Lost(String),
 }
 
 /// The application of one node.
-#[derive(Default)]
 pub(crate) struct App {
-    pub(crate) held: BTreeMap<WorkSet, Tenure>,
-    pub(crate) sessions: BTreeMap<u64, Session>,
+    held: Box<[Option<Tenure>; WorkSet::COUNT]>,
+    sessions: BTreeMap<u64, Session>,
     counters: BTreeMap<u64, u64>,
     waiting: VecDeque<(CommitId, WorkSet, Tenure, Waiting)>,
     handed: BTreeMap<WorkSet, BTreeMap<u64, u64>>,
+    /// Somebody elsewhere may use numbers of the same sessions: only blocks of this slot are used.
+    apart: Option<Slot>,
 }
 
 enum Waiting {
-    Answer { session: u64, message: u64, answer: u64 },
+    Answer { session: u64, key: u64, message: u64, answer: u64 },
     Edge { session: u64, edge: u64 },
 }
 
@@ -53,18 +96,64 @@ pub(crate) fn home(session: u64) -> WorkSet {
     WorkSet::from_low_bits(session)
 }
 
+impl Default for App {
+    fn default() -> Self {
+        Self {
+            held: Box::new([None; WorkSet::COUNT]),
+            sessions: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            handed: BTreeMap::new(),
+            apart: None,
+        }
+    }
+}
+
 impl App {
-    pub(crate) fn acquire(&mut self, set: WorkSet, tenure: Tenure, replication: &Replication) {
+    pub(crate) fn tenure(&self, set: WorkSet) -> Option<Tenure> {
+        self.held[usize::from(set.index())]
+    }
+
+    /// Whether something of `set` is not committed yet.
+    pub(crate) fn is_waiting(&self, set: WorkSet) -> bool {
+        self.waiting.iter().any(|(_, waiting, _, _)| *waiting == set)
+    }
+
+    /// Whether this node works for any session.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// A view is in force. Where others may go on with the same sessions, the own slot's blocks alone are used above what
+    /// was committed together.
+    pub(crate) fn enter(&mut self, apart: Option<Slot>) {
+        self.apart = apart;
+        if apart.is_some() {
+            for session in self.sessions.values_mut() {
+                session.split = session.split.min(session.edge);
+            }
+        }
+    }
+
+    pub(crate) fn acquire(&mut self, set: WorkSet, tenure: Tenure, how: How, replication: &Replication, bug: Bug) {
         self.release(set);
-        self.held.insert(set, tenure);
+        let epoch = if bug == Bug::EpochNotRaised { Epoch { count: 1, master: Slot::default() } } else { tenure.epoch };
+        let tenure = Tenure { epoch, ..tenure };
+        self.held[usize::from(set.index())] = Some(tenure);
         for (id, bytes) in replication.records(set) {
-            let session = self.sessions.entry(u64::try_from(id.key).unwrap()).or_default();
+            let session = self.sessions.entry(u64::try_from(id.key).unwrap()).or_insert(Session::new());
             let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
             if id.kind == IKE {
-                (session.last, session.answer) = (word(0), word(8));
+                (session.key, session.last, session.answer) = (word(0), word(8), word(16));
             } else {
-                (session.edge, session.asked, session.next) = (word(0), word(0), word(0));
+                let edge = word(0);
+                (session.edge, session.asked, session.next) = (edge, edge, edge);
+                if bug == Bug::HeirBelowEdge && how == How::Unplanned {
+                    session.next = edge.saturating_sub(1);
+                }
             }
+            // What others sent above the common edge is unknown here, hand-over or not.
+            session.split = if self.apart.is_some() { 0 } else { NEVER };
         }
         for (session, next) in self.handed.remove(&set).unwrap_or_default() {
             if let Some(session) = self.sessions.get_mut(&session) {
@@ -74,10 +163,11 @@ impl App {
     }
 
     pub(crate) fn release(&mut self, set: WorkSet) {
-        self.held.remove(&set);
-        self.sessions.retain(|session, _| home(*session) != set);
-        self.counters.retain(|session, _| home(*session) != set);
-        self.waiting.retain(|(_, waiting, _, _)| *waiting != set);
+        if self.held[usize::from(set.index())].take().is_some() {
+            self.sessions.retain(|session, _| home(*session) != set);
+            self.counters.retain(|session, _| home(*session) != set);
+            self.waiting.retain(|(_, waiting, _, _)| *waiting != set);
+        }
     }
 
     pub(crate) fn stop(&mut self, set: WorkSet) -> Vec<u8> {
@@ -95,54 +185,61 @@ impl App {
         self.handed.insert(set, state.chunks(16).map(|pair| (word(&pair[..8]), word(&pair[8..]))).collect());
     }
 
-    /// A client's request. Returns what leaves at once, and whether state that the client has seen is missing.
+    /// A client's request.
     pub(crate) fn request(
         &mut self,
         now: Time,
         replication: &mut Replication,
-        bug: AppBug,
-        session: u64,
-        message: u64,
+        bug: Bug,
+        Request { session, key, message }: Request,
         noise: u64,
-    ) -> (Option<Sent>, Option<String>) {
+    ) -> Heard {
         let set = home(session);
-        let Some(tenure) = self.held.get(&set).copied() else { return (None, None) };
-        let known = self.sessions.entry(session).or_default();
-        if message > known.last + 1 {
-            let lost = format!("session {session:x}: request {message} came, but the owner knows only {}", known.last);
-            return (None, Some(lost));
+        let Some(tenure) = self.tenure(set) else { return Heard::Silent };
+        let known = self.sessions.entry(session).or_insert(Session::new());
+        if message > known.last + 1 || (message > 1 && known.key != key) {
+            let last = known.last;
+            return Heard::Lost(format!(
+                "session {session:x}: request {message} came, but the owner knows only {last}"
+            ));
         }
+        if known.key == 0 {
+            known.key = noise;
+        }
+        let key = known.key;
         if message <= known.last {
-            let committed = self
-                .waiting
-                .iter()
-                .all(|(_, _, _, waiting)| !matches!(waiting, Waiting::Answer { session: s, .. } if *s == session));
-            let again = message == known.last && committed;
-            return (again.then_some(Sent::Answer { session, message, answer: known.answer }), None);
+            let waits = |waiting: &Waiting| matches!(waiting, Waiting::Answer { session: s, .. } if *s == session);
+            let again = message == known.last && !self.waiting.iter().any(|(_, _, _, waiting)| waits(waiting));
+            let answer = known.answer;
+            return if again { Heard::Sent(Sent::Answer { session, key, message, answer }) } else { Heard::Silent };
         }
         (known.last, known.answer) = (message, noise);
-        let bytes = [message.to_be_bytes(), noise.to_be_bytes()].concat();
+        let starts = known.asked == 0;
+        let bytes = [key.to_be_bytes(), message.to_be_bytes(), noise.to_be_bytes()].concat();
         let id = RecordId { set, kind: IKE, key: session.into() };
-        let Ok(commit) = replication.put(now, id, Change::Put(bytes.into())) else { return (None, None) };
-        if known.asked == 0 {
-            self.extend(now, replication, session);
+        let Ok(commit) = replication.put(now, id, Change::Put(bytes.into())) else { return Heard::Silent };
+        if starts {
+            self.extend(now, replication, bug, session);
         }
-        match bug {
-            AppBug::None => {
-                self.waiting.push_back((commit, set, tenure, Waiting::Answer { session, message, answer: noise }));
-                (None, None)
-            }
-            AppBug::OutputBeforeCommit => (Some(Sent::Answer { session, message, answer: noise }), None),
+        if bug == Bug::OutputBeforeCommit {
+            return Heard::Sent(Sent::Answer { session, key, message, answer: noise });
         }
+        self.waiting.push_back((commit, set, tenure, Waiting::Answer { session, key, message, answer: noise }));
+        Heard::Silent
     }
 
-    fn extend(&mut self, now: Time, replication: &mut Replication, session: u64) {
+    fn extend(&mut self, now: Time, replication: &mut Replication, bug: Bug, session: u64) {
         let set = home(session);
-        let (Some(tenure), Some(known)) = (self.held.get(&set).copied(), self.sessions.get_mut(&session)) else {
+        let (Some(tenure), Some(known)) = (self.tenure(set), self.sessions.get_mut(&session)) else {
             return;
         };
-        known.asked = known.next.max(known.edge) + LEASE;
+        // One block in sixteen is ours while the numbers are shared.
+        let spread = if known.split == NEVER { 1 } else { SLOTS };
+        known.asked = known.next.max(known.edge) + LEASE * spread;
         let edge = known.asked;
+        if bug == Bug::LeaseBeforeCommit {
+            known.edge = edge;
+        }
         let id = RecordId { set, kind: EDGE, key: session.into() };
         if let Ok(commit) = replication.put(now, id, Change::Put(edge.to_be_bytes().into())) {
             self.waiting.push_back((commit, set, tenure, Waiting::Edge { session, edge }));
@@ -153,11 +250,13 @@ impl App {
         let mut sent = Vec::new();
         while self.waiting.front().is_some_and(|(commit, ..)| *commit <= upto) {
             let Some((_, set, tenure, waiting)) = self.waiting.pop_front() else { break };
-            if self.held.get(&set) != Some(&tenure) {
+            if self.tenure(set) != Some(tenure) {
                 continue;
             }
             match waiting {
-                Waiting::Answer { session, message, answer } => sent.push(Sent::Answer { session, message, answer }),
+                Waiting::Answer { session, key, message, answer } => {
+                    sent.push(Sent::Answer { session, key, message, answer });
+                }
                 Waiting::Edge { session, edge } => {
                     if let Some(known) = self.sessions.get_mut(&session) {
                         known.edge = known.edge.max(edge);
@@ -168,21 +267,26 @@ impl App {
         sent
     }
 
-    /// One data packet of each session, as far as the committed leases reach.
-    pub(crate) fn data(&mut self, now: Time, replication: &mut Replication) -> Vec<Sent> {
+    /// Data of each session, as far as the committed leases reach: one packet, or, in a burst, more than they do.
+    pub(crate) fn data(&mut self, now: Time, replication: &mut Replication, bug: Bug, burst: bool) -> Vec<Sent> {
         let mut sent = Vec::new();
-        let sessions: Vec<u64> = self.sessions.keys().copied().collect();
-        for session in sessions {
-            let Some(known) = self.sessions.get_mut(&session) else { continue };
-            if known.next < known.edge {
-                let counter = self.counters.entry(session).or_default();
+        let slot = if bug == Bug::SharedBlocks { None } else { self.apart };
+        let mut low = Vec::new();
+        for (session, known) in &mut self.sessions {
+            let counter = self.counters.entry(*session).or_default();
+            for _ in 0..if burst { BURST } else { 1 } {
+                let Some(sequence) = known.number(slot) else { break };
                 *counter += 1;
-                sent.push(Sent::Data { session, sequence: known.next, counter: *counter });
-                known.next += 1;
+                sent.push(Sent::Data { session: *session, key: known.key, sequence, counter: *counter });
+                known.next = sequence + 1;
             }
-            if known.asked == known.edge && known.edge - known.next < LEASE / 2 {
-                self.extend(now, replication, session);
+            let spread = if known.split == NEVER { 1 } else { SLOTS };
+            if known.asked == known.edge && known.edge.saturating_sub(known.next) < LEASE * spread / 2 {
+                low.push(*session);
             }
+        }
+        for session in low {
+            self.extend(now, replication, bug, session);
         }
         sent
     }

@@ -1,177 +1,276 @@
 //! The faults of FAULTS.md that a run injects, one every few seconds, some on top of another.
 
-use crate::world::{Heal, MS, S, World};
+use cluster::membership::Link;
+
+use crate::world::{MS, S, World};
+
+/// What ends a fault, or carries it on.
+#[derive(Clone, Debug)]
+pub(crate) enum Heal {
+    Start(usize),
+    Resume(usize),
+    Cuts,
+    Air,
+    Kill(usize),
+    Split(usize, usize),
+}
+
+/// What every hunt must have injected.
+pub(crate) const REQUIRED: [&str; 10] = ["F01", "F02", "F04", "F05", "F06", "F07", "F09", "F10", "F11", "F28"];
+
+pub(crate) fn heal(world: &mut World, heal: Heal) {
+    match heal {
+        Heal::Start(node) => world.start(node),
+        Heal::Resume(node) => world.resume(node),
+        Heal::Cuts => {
+            world.air.heal_cuts();
+            world.log(|| "cuts healed".into());
+        }
+        Heal::Air => world.air.clear(),
+        Heal::Split(a, b) => {
+            if world.now >= world.calm_until {
+                split(world, a, b);
+            }
+        }
+        Heal::Kill(node) => {
+            if world.now >= world.calm_until && may_kill(world, node) {
+                world.kill(node);
+                world.heal_at(2 * S, Heal::Start(node));
+                count(world, "F28 another killed during a take-over");
+            }
+        }
+    }
+    tell_carriers(world);
+}
+
+/// Everything is as it should be from now on.
+pub(crate) fn heal_all(world: &mut World) {
+    world.air.heal_cuts();
+    world.air.clear();
+    for node in 0..world.nodes.len() {
+        world.start(node);
+        world.resume(node);
+    }
+    tell_carriers(world);
+}
+
+/// Tells the nodes that run what their outside links have become.
+fn tell_carriers(world: &mut World) {
+    for node in 0..world.nodes.len() {
+        let down = world.air.carrier_down >> node & 1 == 1;
+        if world.nodes[node].is_running() && world.nodes[node].carrier_down != down {
+            world.nodes[node].carrier_down = down;
+            let now = world.nodes[node].clock(world.now);
+            let link = if down { Link::Down } else { Link::Up };
+            world.nodes[node].membership.handle_outside_link(now, link);
+            world.drain(node);
+        }
+    }
+}
 
 /// The node that most think is master.
 fn master(world: &World) -> Option<usize> {
     (0..world.nodes.len()).find(|node| {
         let node = &world.nodes[*node];
-        node.alive
-            && !node.paused
+        node.is_running()
             && node.membership.view().is_some_and(|view| {
-                view.member(view.master())
-                    .is_some_and(|member| member.identity.start == node.membership.identity().start)
+                view.member(view.master()).is_some_and(|member| member.identity.start == node.start_id())
             })
     })
 }
 
 /// Whether the cluster must survive that these nodes fail: a quorum of the newest view stays whole. State that only
 /// the failing ones hold would be lost rightly.
-pub(crate) fn may_disturb(world: &World, victims: &[usize], dead: bool) -> bool {
-    let Some(view) = world
-        .nodes
-        .iter()
-        .filter(|node| node.alive)
-        .filter_map(|node| node.membership.view())
-        .max_by_key(|view| view.id().number)
-    else {
-        return false;
-    };
+fn may_disturb(world: &World, victims: &[usize], dead: bool) -> bool {
+    let views = world.nodes.iter().filter(|node| node.alive).filter_map(|node| node.membership.view());
+    let Some(view) = views.max_by_key(|view| view.id().number) else { return false };
     let fit = |node: usize| {
         let state = &world.nodes[node];
-        let start = state.membership.identity().start;
-        state.alive
-            && !state.paused
-            && !world.cut.iter().any(|(_, from, to)| *from == node || *to == node)
+        state.is_running()
+            && !world.air.is_touched(node)
+            && world.air.carrier_down >> node & 1 == 0
             && !victims.contains(&node)
             && state.membership.view().is_some_and(|own| own.id() == view.id())
-            && view.by_start(start).is_some_and(|member| view.full().contains(member.slot))
+            && view.by_start(state.start_id()).is_some_and(|member| view.full().contains(member.slot))
     };
     let left: Vec<usize> = (0..world.nodes.len()).filter(|node| fit(*node)).collect();
-    let slots = left.iter().filter_map(|node| view.by_start(world.nodes[*node].membership.identity().start));
+    let slots = left.iter().filter_map(|node| view.by_start(world.nodes[*node].start_id()));
     let slots = slots.map(|member| member.slot).collect();
     if view.full().len() == 2 { dead && left.len() == 1 } else { view.is_quorum(slots) }
 }
 
+fn may_kill(world: &World, victim: usize) -> bool {
+    world.nodes[victim].alive && may_disturb(world, &[victim], true)
+}
+
+/// Where parts may go on alone, any cut is allowed.
+fn may_cut(world: &World, victims: &[usize]) -> bool {
+    world.plan.is_lone() || may_disturb(world, victims, false)
+}
+
+fn count(world: &mut World, name: &'static str) {
+    *world.check.faults.entry(name).or_default() += 1;
+}
+
+/// Injects one fault, if the one that the dice show is fair at the moment.
 pub(crate) fn inject(world: &mut World) {
-    let count = world.nodes.len() as u64;
-    let one = world.random(count) as usize;
-    let other = (one + 1 + world.random(count - 1) as usize) % world.nodes.len();
-    let length = 200 * MS + world.random(4 * S);
-    let kind = world.random(12);
-    let name = match kind {
-        0 | 1 => {
-            let Some(victim) = master(world) else { return };
-            if !may_disturb(world, &[victim], true) {
-                return;
-            }
-            world.kill(victim);
-            world.heal_at(length, Heal::Start(victim));
-            "F01 kill the master"
-        }
-        2 => {
-            if !world.nodes[one].alive || !may_disturb(world, &[one], true) {
-                return;
-            }
-            world.kill(one);
-            world.heal_at(length, Heal::Start(one));
-            "F02 kill a member"
-        }
-        3 => {
-            if !world.nodes[one].alive || !may_disturb(world, &[one], false) {
-                return;
-            }
-            world.pause(one);
-            let length = if world.random(3) == 0 { 20 * MS + world.random(100 * MS) } else { S + world.random(9 * S) };
-            world.heal_at(length, Heal::Resume(one));
-            "F04 pause a node"
-        }
-        4 => {
-            let side: Vec<usize> = (0..world.nodes.len()).filter(|_| world.random(2) == 0).collect();
-            let rest: Vec<usize> = (0..world.nodes.len()).filter(|node| !side.contains(node)).collect();
-            let (small, large) = if side.len() < rest.len() { (side, rest) } else { (rest, side) };
-            if !may_disturb(world, &small, false) {
-                return;
-            }
-            for a in &small {
-                for b in &large {
-                    cut(world, *a, *b);
-                    cut(world, *b, *a);
-                }
-            }
-            world.heal_at(length, Heal::Cuts);
-            "F05 full partition"
-        }
-        5 => {
-            if !may_disturb(world, &[one], false) {
-                return;
-            }
-            let all = world.random(2) == 0;
-            for node in 0..world.nodes.len() {
-                if node != one && (all || node == other) {
-                    cut(world, one, node);
-                }
-            }
-            world.heal_at(length, Heal::Cuts);
-            "F06 one-way cut"
-        }
-        6 => {
-            if !may_disturb(world, &[one], false) {
-                return;
-            }
-            cut(world, one, other);
-            cut(world, other, one);
-            world.heal_at(length, Heal::Cuts);
-            "F07 partial cut"
-        }
+    let nodes = world.nodes.len() as u64;
+    let one = world.dice.below(nodes) as usize;
+    let other = (one + 1 + world.dice.below(nodes - 1) as usize) % world.nodes.len();
+    let length = 200 * MS + world.dice.below(4 * S);
+    let name = match world.dice.below(12) {
+        0 | 1 => kill_master(world, length),
+        2 => kill_member(world, one, length),
+        3 => pause(world, one),
+        4 => partition(world, length),
+        5 => one_way(world, one, other, length),
+        6 => partial(world, one, other, length),
         7 => {
-            world.loss = world.random(31) as u32;
-            world.heal_at(length * 2, Heal::Air);
-            "F09 loss"
+            world.air.loss = 1 + world.dice.below(30) as u32;
+            air_heals(world, length, "F09 loss")
         }
         8 => {
-            world.duplicate = world.random(51) as u32;
-            world.heal_at(length * 2, Heal::Air);
-            "F10 duplicates"
+            world.air.duplicate = 1 + world.dice.below(50) as u32;
+            air_heals(world, length, "F10 duplicates")
         }
         9 => {
-            world.reorder = 1 + world.random(20) as u32;
-            world.heal_at(length * 2, Heal::Air);
-            "F11 reordering"
+            world.air.reorder = 1 + world.dice.below(20) as u32;
+            air_heals(world, length, "F11 reordering")
         }
-        10 => {
-            let Some(victim) = master(world) else { return };
-            if !may_disturb(world, &[victim], true) {
-                return;
-            }
-            world.kill(victim);
-            world.heal_at(length + S, Heal::Start(victim));
-            let next = (victim + 1 + world.random(count - 1) as usize) % world.nodes.len();
-            let soon = world.random(200 * MS);
-            world.heal_at(soon, Heal::Kill(next));
-            "F28 failover during failover"
-        }
-        _ => {
-            if world.random(2) == 0 {
-                world.client_cut.insert(one);
-                world.heal_at(length, Heal::Cuts);
-                "F08 client side cut"
-            } else {
-                if world.plan.networks < 2 {
-                    return;
-                }
-                for a in 0..world.nodes.len() {
-                    for b in 0..world.nodes.len() {
-                        world.cut.insert((0, a, b));
-                    }
-                }
-                world.heal_at(length, Heal::Cuts);
-                "F05 one of two networks gone"
-            }
-        }
+        10 => kill_twice(world, length),
+        _ => cut_side(world, one, length),
     };
+    let Some(name) = name else { return };
     world.log(|| format!("fault {name} ({one}, {other}) for {} ms", length / MS));
-    *world.check.faults.entry(name).or_default() += 1;
+    count(world, name);
+    tell_carriers(world);
+}
+
+fn air_heals(world: &mut World, length: u64, name: &'static str) -> Option<&'static str> {
+    world.heal_at(length * 2, Heal::Air);
+    Some(name)
+}
+
+fn kill_master(world: &mut World, length: u64) -> Option<&'static str> {
+    let victim = master(world).filter(|victim| may_kill(world, *victim))?;
+    world.kill(victim);
+    world.heal_at(length, Heal::Start(victim));
+    Some("F01 master killed")
+}
+
+fn kill_member(world: &mut World, one: usize, length: u64) -> Option<&'static str> {
+    if !may_kill(world, one) {
+        return None;
+    }
+    world.kill(one);
+    world.heal_at(length, Heal::Start(one));
+    Some("F02 member killed")
+}
+
+fn kill_twice(world: &mut World, length: u64) -> Option<&'static str> {
+    let victim = master(world).filter(|victim| may_kill(world, *victim))?;
+    world.kill(victim);
+    world.heal_at(length + S, Heal::Start(victim));
+    let others = world.nodes.len() as u64 - 1;
+    let next = (victim + 1 + world.dice.below(others) as usize) % world.nodes.len();
+    let soon = world.dice.below(200 * MS);
+    world.heal_at(soon, Heal::Kill(next));
+    Some("F01 master killed")
+}
+
+fn pause(world: &mut World, one: usize) -> Option<&'static str> {
+    if !world.nodes[one].is_running() || !may_cut(world, &[one]) {
+        return None;
+    }
+    world.pause(one);
+    let length = match world.dice.below(8) {
+        0 | 1 => 20 * MS + world.dice.below(100 * MS),
+        2 => 10 * S + world.dice.below(60 * S),
+        _ => S + world.dice.below(9 * S),
+    };
+    world.heal_at(length, Heal::Resume(one));
+    Some("F04 node paused")
+}
+
+fn partition(world: &mut World, length: u64) -> Option<&'static str> {
+    let side: Vec<usize> = (0..world.nodes.len()).filter(|_| world.dice.below(2) == 0).collect();
+    let rest: Vec<usize> = (0..world.nodes.len()).filter(|node| !side.contains(node)).collect();
+    let (small, large) = if side.len() < rest.len() { (side, rest) } else { (rest, side) };
+    if small.is_empty() || !may_cut(world, &small) {
+        return None;
+    }
+    for a in &small {
+        for b in &large {
+            split(world, *a, *b);
+        }
+    }
+    let mut length = length;
+    if world.plan.is_lone() {
+        length += world.dice.below(6 * S);
+        if world.dice.below(2) == 0 {
+            // The LANs fall apart along the same line, so that each part has clients of its own.
+            for node in &small {
+                world.air.part[*node] = 1;
+            }
+        }
+    }
+    world.heal_at(length, Heal::Cuts);
+    Some("F05 partition")
+}
+
+fn one_way(world: &mut World, one: usize, other: usize, length: u64) -> Option<&'static str> {
+    if !may_cut(world, &[one]) {
+        return None;
+    }
+    let all = world.dice.below(2) == 0;
+    for node in 0..world.nodes.len() {
+        if node != one && (all || node == other) {
+            cut(world, one, node);
+        }
+    }
+    world.heal_at(length, Heal::Cuts);
+    Some("F06 one-way cut")
+}
+
+fn partial(world: &mut World, one: usize, other: usize, length: u64) -> Option<&'static str> {
+    if !may_cut(world, &[one]) {
+        return None;
+    }
+    split(world, one, other);
+    world.heal_at(length, Heal::Cuts);
+    Some("F07 partial cut")
+}
+
+/// F08: the clients' side of one node, or one of two networks between the nodes.
+fn cut_side(world: &mut World, one: usize, length: u64) -> Option<&'static str> {
+    let clients = world.dice.below(2) == 0;
+    if !clients && world.plan.networks < 2 {
+        return None;
+    }
+    world.heal_at(length, Heal::Cuts);
+    if clients {
+        world.air.client_cut |= 1 << one;
+        if world.dice.below(2) == 0 {
+            world.air.carrier_down |= 1 << one;
+        }
+        return Some("F08 client side cut");
+    }
+    for a in 0..world.nodes.len() {
+        for b in 0..world.nodes.len() {
+            world.air.cut(0, a, b);
+        }
+    }
+    Some("F08 one of two cluster networks cut")
 }
 
 fn cut(world: &mut World, from: usize, to: usize) {
     for network in 0..world.plan.networks {
-        world.cut.insert((network as u8, from, to));
+        world.air.cut(network, from, to);
     }
 }
 
 /// Cuts a pair, both ways.
-pub(crate) fn split(world: &mut World, a: usize, b: usize) {
+fn split(world: &mut World, a: usize, b: usize) {
     cut(world, a, b);
     cut(world, b, a);
 }
@@ -190,9 +289,9 @@ pub(crate) fn quick_views(world: &mut World) {
         split(world, node(3), node(other));
     }
     for other in 0..2 {
-        let after = MS + world.random(5 * MS);
+        let after = MS + world.dice.below(5 * MS);
         world.heal_at(after, Heal::Split(node(4), node(other)));
     }
     world.heal_at(400 * MS, Heal::Cuts);
-    *world.check.faults.entry("two views in quick succession").or_default() += 1;
+    count(world, "two views in quick succession");
 }

@@ -1,20 +1,32 @@
-//! Time, networks, nodes and clients of one simulated run.
+//! Time, nodes and what happens to them in one simulated run.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use cluster::membership::{Config, Output, Peer};
-use cluster::replication::{Bounds, Output as Replicated};
-use cluster::{Addresses, Identity, LoneSurvivor, Membership, Name, Network, Policy, Replication, StartId};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use wire::{Epoch, Time, WorkSet};
+use cluster::membership::{How, Output, Probe};
+use cluster::replication::Output as Replicated;
+use cluster::{LoneSurvivor, Network, Policy, StartId};
+use wire::CommitId;
 
-use crate::app::{App, AppBug, Sent, home};
+use crate::air::Air;
+use crate::app::{App, Request};
+use crate::bugs::Bug;
+use crate::clients::Client;
+use crate::faults::{self, Heal};
+use crate::judge::Check;
+use crate::node::{BACKLOG_MAX, Node, address};
+use crate::queue::{Dice, Queue};
+use crate::streams::Stream;
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const S: u64 = 1000 * MS;
+/// The faults stop this long before they are judged to have left no trace.
+const CALM: u64 = 10 * S;
+/// How often they do.
+const CALM_EVERY: u64 = 120 * S;
+/// What three probes take.
+const PROBE: u64 = 300 * MS;
+const CLIENTS: usize = 8;
 
 /// What a run consists of.
 #[derive(Clone, Debug)]
@@ -24,8 +36,20 @@ pub(crate) struct Plan {
     pub(crate) networks: usize,
     pub(crate) minutes: u64,
     pub(crate) policy: Policy,
-    pub(crate) bug: AppBug,
+    pub(crate) lone: LoneSurvivor,
+    pub(crate) bug: Bug,
     pub(crate) script: Script,
+}
+
+impl Plan {
+    /// Whether parts may go on alone here, unproven.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.lone == LoneSurvivor::Serve
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.minutes * 60 * S
+    }
 }
 
 /// Which faults a run injects.
@@ -37,208 +61,95 @@ pub(crate) enum Script {
     QuickViews,
 }
 
-#[derive(Debug)]
-enum Event {
+/// A datagram on its way.
+pub(crate) struct Arrival {
+    pub(crate) to: usize,
+    pub(crate) network: u8,
+    pub(crate) from: usize,
+    pub(crate) sender: StartId,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) enum Event {
     Timer { node: usize, armed: u64 },
-    Datagram { to: usize, network: u8, from: usize, sender: StartId, bytes: Vec<u8> },
-    Message { from: (usize, StartId), to: (usize, StartId), session: u64 },
+    Datagram(Arrival),
+    Message { stream: u64, side: usize },
     Links,
     Request { client: usize },
-    Answer { session: u64, message: u64, answer: u64 },
+    Answer { from: usize, of: Request },
     Data,
     Fault,
     Heal(Heal),
-}
-
-/// What ends a fault.
-#[derive(Clone, Debug)]
-pub(crate) enum Heal {
-    Start(usize),
-    Resume(usize),
-    Cuts,
-    Air,
-    Kill(usize),
-    Split(usize, usize),
-}
-
-pub(crate) struct Node {
-    pub(crate) alive: bool,
-    pub(crate) paused: bool,
-    pub(crate) membership: Membership,
-    pub(crate) replication: Replication,
-    app: App,
-    armed_at: u64,
-    backlog: Vec<Event>,
-    drift: i64,
-    offset: u64,
-}
-
-struct Client {
-    session: u64,
-    message: u64,
-    asked: u64,
-}
-
-/// Connections between replication cores.
-struct Stream {
-    id: u64,
-    a: (usize, StartId),
-    b: (usize, StartId),
-    queue: [VecDeque<Vec<u8>>; 2],
-    free_at: [u64; 2],
-    broken_since: Option<u64>,
+    Calm,
+    Judge,
+    Probed { node: usize, start: StartId, held: bool },
 }
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) now: u64,
-    pub(crate) rng: StdRng,
-    events: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    bodies: Vec<Option<Event>>,
-    free: Vec<usize>,
-    sequence: u64,
+    pub(crate) dice: Dice,
+    pub(crate) queue: Queue<Event>,
     pub(crate) nodes: Vec<Node>,
-    clients: Vec<Client>,
-    streams: BTreeMap<u64, Stream>,
-    pub(crate) cut: HashSet<(u8, usize, usize)>,
-    pub(crate) client_cut: HashSet<usize>,
-    pub(crate) loss: u32,
-    pub(crate) duplicate: u32,
-    pub(crate) reorder: u32,
-    pool: Vec<Vec<u8>>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) streams_opened: u64,
+    pub(crate) air: Air,
     pub(crate) check: Check,
-    pub(crate) quiet_from: u64,
-    pub(crate) trace: bool,
-}
-
-/// The invariants' memory.
-#[derive(Default)]
-pub(crate) struct Check {
-    pub(crate) violations: Vec<String>,
-    answers: HashMap<(u64, u64), u64>,
-    sequences: HashSet<(u64, u64)>,
-    vectors: HashSet<(u64, u8, Epoch, u64)>,
-    newest: HashMap<WorkSet, (Epoch, usize)>,
-    views: HashMap<u64, u64>,
-    pub(crate) packets: u64,
-    pub(crate) answered: u64,
-    pub(crate) takeovers: u64,
-    pub(crate) moves: u64,
-    pub(crate) events: u64,
-    pub(crate) datagrams: u64,
-    pub(crate) faults: BTreeMap<&'static str, u64>,
-    pub(crate) gap_max: u64,
-    heard_at: HashMap<u64, u64>,
-}
-
-fn address(node: usize, network: usize) -> SocketAddr {
-    SocketAddr::from(([10, u8::try_from(network).unwrap(), 0, u8::try_from(node).unwrap() + 1], 4600))
+    /// No faults until then.
+    pub(crate) calm_until: u64,
+    pub(crate) ticks: u64,
+    pool: Vec<Vec<u8>>,
+    events: u64,
+    datagrams: u64,
+    trace: bool,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
         let mut world = Self {
             now: 0,
-            rng: StdRng::seed_from_u64(plan.seed),
-            events: BinaryHeap::new(),
-            bodies: Vec::new(),
-            free: Vec::new(),
-            sequence: 0,
+            dice: Dice::new(plan.seed),
+            queue: Queue::new(),
             nodes: Vec::new(),
             clients: Vec::new(),
-            streams: BTreeMap::new(),
-            cut: HashSet::new(),
-            client_cut: HashSet::new(),
-            loss: 0,
-            duplicate: 0,
-            reorder: 0,
-            pool: Vec::new(),
+            streams: Vec::new(),
+            streams_opened: 0,
+            air: Air::default(),
             check: Check::default(),
-            quiet_from: (plan.minutes * 60 * S).saturating_sub(20 * S),
+            calm_until: 0,
+            ticks: 0,
+            pool: Vec::new(),
+            events: 0,
+            datagrams: 0,
             plan,
             trace: std::env::var_os("SIM_TRACE").is_some(),
         };
         for node in 0..world.plan.nodes {
-            let fresh = world.fresh(node);
-            world.nodes.push(fresh);
-            world.at(world.now + 1, Event::Timer { node, armed: 0 });
-            world.nodes[node].armed_at = 0;
+            let started = Node::start(&world.plan, &mut world.dice, node, world.now);
+            world.nodes.push(started);
+            world.arm(node, 1);
         }
-        for client in 0..8 {
-            let session = (u64::from(world.rng.next_u32()) << 10) | (world.random(1024));
-            world.clients.push(Client { session, message: 1, asked: 0 });
-            let at = 5 * S + world.random(200 * MS);
-            world.at(at, Event::Request { client });
+        for client in 0..CLIENTS {
+            let fresh = world.log_in();
+            world.clients.push(fresh);
+            let at = 5 * S + world.dice.below(200 * MS);
+            world.queue.push(at, Event::Request { client });
         }
-        world.at(S, Event::Data);
-        world.at(10 * MS, Event::Links);
-        world.at(10 * S, Event::Fault);
+        world.queue.push(S, Event::Data);
+        world.queue.push(10 * MS, Event::Links);
+        world.queue.push(10 * S, Event::Fault);
+        let end = world.plan.end();
+        let calms = (1..=end / CALM_EVERY).map(|calm| calm * CALM_EVERY).filter(|at| at + CALM < end);
+        for judged in calms.chain([end]) {
+            world.queue.push(judged - CALM, Event::Calm);
+            world.queue.push(judged, Event::Judge);
+        }
         world
     }
 
-    pub(crate) fn random(&mut self, below: u64) -> u64 {
-        if below == 0 { 0 } else { self.rng.next_u64() % below }
-    }
-
-    fn fresh(&mut self, node: usize) -> Node {
-        let addresses = |node: usize| -> Addresses {
-            let mut addresses = Addresses::default();
-            for (network, slot) in addresses.iter_mut().enumerate().take(self.plan.networks) {
-                *slot = Some(address(node, network));
-            }
-            addresses
-        };
-        let name = |node: usize| Name::new(&format!("n{node}")).unwrap();
-        let peers = (0..self.plan.nodes).filter(|peer| *peer != node);
-        let peers = peers.map(|peer| Peer { name: name(peer), addresses: addresses(peer) }).collect();
-        let (own, name) = (addresses(node), name(node));
-        let start = StartId(self.rng.next_u64());
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.rng.next_u64().to_be_bytes());
-        let identity = Identity { name, start, addresses: own, weight: 100 };
-        let config = Config {
-            identity,
-            peers,
-            config_version: 1,
-            config_hash: [7; 32],
-            lone_survivor: LoneSurvivor::Wait,
-            policy: self.plan.policy.clone(),
-            seed,
-        };
-        let drift = i64::try_from(self.random(2001)).unwrap() - 1000;
-        let offset = S + self.random(1000 * S);
-        let mut node = Node {
-            alive: true,
-            paused: false,
-            membership: Membership::new(Time::ZERO, config.clone()),
-            replication: Replication::new(start, Vec::new(), Bounds::default()),
-            app: App::default(),
-            armed_at: u64::MAX,
-            backlog: Vec::new(),
-            drift,
-            offset,
-        };
-        node.membership = Membership::new(node.clock(self.now), config);
-        node
-    }
-
-    fn at(&mut self, at: u64, event: Event) {
-        self.sequence += 1;
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.bodies.push(None);
-            self.bodies.len() - 1
-        });
-        self.bodies[place] = Some(event);
-        self.events.push(Reverse((at, self.sequence, place)));
-    }
-
     pub(crate) fn heal_at(&mut self, after: u64, heal: Heal) {
-        self.at(self.now + after, Event::Heal(heal));
-    }
-
-    pub(crate) fn violate(&mut self, what: String) {
-        let line = format!("seed {} at {} ms: {what}", self.plan.seed, self.now / MS);
-        self.check.violations.push(line);
+        self.queue.push(self.now + after, Event::Heal(heal));
     }
 
     pub(crate) fn log(&self, what: impl FnOnce() -> String) {
@@ -249,113 +160,96 @@ impl World {
 
     /// Runs to the end, or to the first violation.
     pub(crate) fn run(&mut self) {
-        let end = self.plan.minutes * 60 * S;
-        while let Some(Reverse((at, _, place))) = self.events.pop() {
+        let end = self.plan.end();
+        while let Some((at, event)) = self.queue.pop() {
             if at > end || !self.check.violations.is_empty() {
                 break;
             }
             self.now = at;
-            self.check.events += 1;
-            self.free.push(place);
-            if let Some(event) = self.bodies[place].take() {
-                self.handle(event);
-            }
+            self.events += 1;
+            self.handle(event);
         }
-        if self.check.violations.is_empty() {
-            self.judge_end();
-        }
+        self.check.counts.insert("events", self.events);
+        self.check.counts.insert("datagrams", self.datagrams);
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Timer { node, armed } => {
-                if self.nodes[node].armed_at != armed {
-                    return;
-                }
-                self.nodes[node].armed_at = u64::MAX;
-                if !self.nodes[node].alive {
-                    return;
-                }
-                if self.nodes[node].paused {
-                    self.nodes[node].backlog.push(Event::Timer { node, armed });
-                    return;
-                }
-                let now = self.nodes[node].clock(self.now);
-                self.nodes[node].membership.handle_timeout(now);
-                self.drain(node);
-            }
-            Event::Datagram { to, network, from, sender, bytes } => {
-                if !self.nodes[to].alive {
-                    self.pool.push(bytes);
-                } else if self.nodes[to].paused {
-                    // A socket's buffer holds so many; the rest is lost.
-                    if self.nodes[to].backlog.len() < 300 {
-                        self.nodes[to].backlog.push(Event::Datagram { to, network, from, sender, bytes });
-                    }
-                } else {
-                    let now = self.nodes[to].clock(self.now);
-                    let network_id = Network::new(network).unwrap();
-                    let source = address(from, network.into());
-                    self.nodes[to].membership.handle_datagram(now, network_id, source, sender, &bytes);
-                    self.pool.push(bytes);
-                    self.drain(to);
-                }
-            }
-            Event::Message { from, to, session } => self.deliver(from, to, session),
+            Event::Timer { node, armed } => self.timer(node, armed),
+            Event::Datagram(arrival) => self.arrive(arrival),
+            Event::Message { stream, side } => self.deliver(stream, side),
             Event::Links => {
                 self.links();
-                self.at(self.now + 10 * MS, Event::Links);
+                self.queue.push(self.now + 10 * MS, Event::Links);
             }
             Event::Request { client } => self.request(client),
-            Event::Answer { session, message, answer } => self.answer(session, message, answer),
+            Event::Answer { from, of } => self.answer(from, of),
             Event::Data => self.data(),
-            Event::Fault => {
-                if self.now < self.quiet_from {
-                    let wait = match self.plan.script {
-                        Script::Random => {
-                            crate::faults::inject(self);
-                            S + self.random(6 * S)
-                        }
-                        Script::QuickViews => {
-                            crate::faults::quick_views(self);
-                            3 * S
-                        }
-                    };
-                    self.at(self.now + wait, Event::Fault);
-                } else {
-                    self.cut.clear();
-                    self.client_cut.clear();
-                    (self.loss, self.duplicate, self.reorder) = (0, 0, 0);
-                }
+            Event::Fault => self.fault(),
+            Event::Heal(heal) => faults::heal(self, heal),
+            Event::Calm => {
+                self.log(|| "calm".into());
+                self.calm_until = self.now + CALM;
+                faults::heal_all(self);
             }
-            Event::Heal(heal) => self.heal(heal),
+            Event::Judge => self.judge_calm(),
+            Event::Probed { node, start, held } => self.probed(node, start, held),
         }
     }
 
-    fn heal(&mut self, heal: Heal) {
-        match heal {
-            Heal::Start(node) => {
-                if !self.nodes[node].alive {
-                    let fresh = self.fresh(node);
-                    self.nodes[node] = fresh;
-                    self.log(|| format!("start n{node}"));
-                    self.arm(node, 1);
+    fn timer(&mut self, node: usize, armed: u64) {
+        if self.nodes[node].armed_at != armed {
+            return;
+        }
+        self.nodes[node].armed_at = u64::MAX;
+        if self.nodes[node].is_running() {
+            let now = self.nodes[node].clock(self.now);
+            self.nodes[node].membership.handle_timeout(now);
+            self.drain(node);
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let node = &mut self.nodes[arrival.to];
+        if node.paused {
+            if node.backlog.len() < BACKLOG_MAX {
+                node.backlog.push_back(arrival);
+            }
+            return;
+        }
+        if node.alive {
+            let now = node.clock(self.now);
+            let network = Network::new(arrival.network).unwrap();
+            let source = address(arrival.from, arrival.network.into());
+            node.membership.handle_datagram(now, network, source, arrival.sender, &arrival.bytes);
+            self.drain(arrival.to);
+        }
+        self.pool.push(arrival.bytes);
+    }
+
+    fn fault(&mut self) {
+        let wait = if self.now < self.calm_until {
+            self.calm_until - self.now
+        } else {
+            match self.plan.script {
+                Script::Random => {
+                    faults::inject(self);
+                    S + self.dice.below(5 * S)
+                }
+                Script::QuickViews => {
+                    faults::quick_views(self);
+                    3 * S
                 }
             }
-            Heal::Resume(node) => self.resume(node),
-            Heal::Cuts => {
-                self.cut.clear();
-                self.client_cut.clear();
-                self.log(|| "cuts healed".into());
-            }
-            Heal::Air => (self.loss, self.duplicate, self.reorder) = (0, 0, 0),
-            Heal::Split(a, b) => crate::faults::split(self, a, b),
-            Heal::Kill(node) => {
-                if crate::faults::may_disturb(self, &[node], true) {
-                    self.kill(node);
-                    self.heal_at(2 * S, Heal::Start(node));
-                }
-            }
+        };
+        self.queue.push(self.now + wait, Event::Fault);
+    }
+
+    pub(crate) fn start(&mut self, node: usize) {
+        if !self.nodes[node].alive {
+            self.log(|| format!("start n{node}"));
+            self.nodes[node] = Node::start(&self.plan, &mut self.dice, node, self.now);
+            self.arm(node, 1);
         }
     }
 
@@ -373,36 +267,38 @@ impl World {
         self.nodes[node].paused = true;
     }
 
-    fn resume(&mut self, node: usize) {
+    pub(crate) fn resume(&mut self, node: usize) {
         if !self.nodes[node].alive || !self.nodes[node].paused {
             return;
         }
         self.log(|| format!("resume n{node}"));
         self.nodes[node].paused = false;
+        if self.nodes[node].app.is_busy() && !self.nodes[node].is_leased(self.now) {
+            self.check.count("stale owners that woke up");
+        }
         // The stale owner's workers run before membership hears anything: only the fence stops them.
-        self.data_of(node);
+        self.data_of(node, true);
         let mut backlog = std::mem::take(&mut self.nodes[node].backlog);
-        if self.random(2) == 0 {
-            backlog.reverse();
+        if self.dice.below(2) == 0 {
+            backlog = backlog.into_iter().rev().collect::<VecDeque<_>>();
         }
         self.arm(node, 1);
-        for event in backlog {
-            if !matches!(event, Event::Timer { .. }) {
-                self.handle(event);
-            }
+        for arrival in backlog {
+            self.arrive(arrival);
         }
     }
 
     fn arm(&mut self, node: usize, at: u64) {
         let at = at.max(self.now + 1);
-        if self.nodes[node].armed_at > at || self.nodes[node].armed_at <= self.now {
+        let armed = self.nodes[node].armed_at;
+        if armed > at || armed <= self.now {
             self.nodes[node].armed_at = at;
-            self.at(at, Event::Timer { node, armed: at });
+            self.queue.push(at, Event::Timer { node, armed: at });
         }
     }
 
     /// Takes everything that a node has to say.
-    fn drain(&mut self, node: usize) {
+    pub(crate) fn drain(&mut self, node: usize) {
         loop {
             let mut idle = true;
             while let Some(output) = self.nodes[node].membership.poll_output() {
@@ -418,9 +314,17 @@ impl World {
             }
         }
         self.transmit(node);
-        let at = self.nodes[node].membership.poll_timeout();
-        let at = self.nodes[node].real(at);
+        let state = &mut self.nodes[node];
+        state.thinks_leased = state.is_leased(self.now);
+        let at = state.real(state.membership.poll_timeout());
         self.arm(node, at);
+    }
+
+    /// Takes what replication has to say.
+    pub(crate) fn flush(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].replication.poll_output() {
+            self.on_replicated(node, output);
+        }
     }
 
     fn transmit(&mut self, node: usize) {
@@ -429,61 +333,65 @@ impl World {
             let SocketAddr::V4(v4) = to.to else { continue };
             let target = usize::from(v4.ip().octets()[3]) - 1;
             let network = to.network.number();
-            self.check.datagrams += 1;
-            if self.is_cut(network, node, target) || self.chance(self.loss) {
+            self.datagrams += 1;
+            if self.air.is_cut(network.into(), node, target) {
+                self.check.count("datagrams cut");
                 continue;
             }
-            let sender = self.nodes[node].membership.identity().start;
-            let copies = if self.chance(self.duplicate) { 2 } else { 1 };
-            for copy in 0..copies {
-                let mut delay = 50_000 + self.random(300_000);
-                if copy == 1 || self.chance(self.reorder) {
-                    delay += if self.chance(20) { self.random(5 * S) } else { self.random(20 * MS) };
+            if self.dice.chance(self.air.loss) {
+                self.check.count("datagrams lost");
+                continue;
+            }
+            let sender = self.nodes[node].start_id();
+            let doubled = self.dice.chance(self.air.duplicate);
+            for copy in 0..1 + u8::from(doubled) {
+                let mut delay = 50_000 + self.dice.below(300_000);
+                if copy == 1 {
+                    self.check.count("datagrams doubled");
+                }
+                if copy == 1 || self.dice.chance(self.air.reorder) {
+                    delay += if self.dice.chance(20) { self.dice.below(5 * S) } else { self.dice.below(20 * MS) };
+                    self.check.count("datagrams out of order");
                 }
                 let mut bytes = self.pool.pop().unwrap_or_default();
                 bytes.clear();
                 bytes.extend_from_slice(&buffer);
-                let event = Event::Datagram { to: target, network, from: node, sender, bytes };
-                self.at(self.now + delay, event);
+                let arrival = Arrival { to: target, network, from: node, sender, bytes };
+                self.queue.push(self.now + delay, Event::Datagram(arrival));
             }
         }
         self.pool.push(buffer);
     }
 
-    fn is_cut(&self, network: u8, from: usize, to: usize) -> bool {
-        !self.cut.is_empty() && self.cut.contains(&(network, from, to))
-    }
-
-    fn chance(&mut self, percent: u32) -> bool {
-        percent > 0 && self.random(100) < u64::from(percent)
-    }
-
     fn on_output(&mut self, node: usize, output: Output) {
         let now = self.nodes[node].clock(self.now);
         match output {
-            Output::Lease(_) | Output::Owner { .. } | Output::Abandon { .. } | Output::Probe => {}
+            Output::Lease(_) | Output::Owner { .. } | Output::Abandon { .. } => {}
             Output::View { view, own } => {
                 self.log(|| {
-                    let members = view.members().iter().map(|m| format!("{}:{:?}", m.identity.name, m.role));
+                    let members =
+                        view.members().iter().map(|m| format!("{}:{}:{:?}", m.slot.number(), m.identity.name, m.role));
                     let members: Vec<_> = members.collect();
+                    let (number, master, missing) = (view.id().number, view.master().number(), view.missing());
                     format!(
-                        "n{node} view {} own {} master {} {members:?}",
-                        view.id().number,
-                        own.number(),
-                        view.master().number()
+                        "n{node} view {number} own {} master {master} {members:?} missing {missing:?}",
+                        own.number()
                     )
                 });
-                self.nodes[node].replication.handle_view(now, &view, own);
+                let state = &mut self.nodes[node];
+                state.app.enter(view.is_unproven().then_some(own));
+                state.replication.handle_view(now, &view, own);
                 self.links();
             }
             Output::Acquire { set, tenure, how } => {
-                match how {
-                    cluster::membership::How::Unplanned => self.check.takeovers += 1,
-                    cluster::membership::How::Planned => self.check.moves += 1,
-                    cluster::membership::How::Founded => {}
-                }
+                self.check.count(match how {
+                    How::Unplanned => "sets taken over",
+                    How::Planned => "sets moved",
+                    How::Founded => "sets founded",
+                });
+                let bug = self.plan.bug;
                 let state = &mut self.nodes[node];
-                state.app.acquire(set, tenure, &state.replication);
+                state.app.acquire(set, tenure, how, &state.replication, bug);
                 state.replication.acquire(now, set, tenure);
             }
             Output::Release { set } => {
@@ -505,19 +413,41 @@ impl World {
                 self.nodes[node].replication.restart(start);
                 self.nodes[node].app = App::default();
             }
+            Output::Probe => {
+                self.check.count("probes for the cluster's addresses");
+                let (start, held) = (self.nodes[node].start_id(), self.is_held_elsewhere(node));
+                self.queue.push(self.now + PROBE, Event::Probed { node, start, held });
+            }
             Output::Event(event) => self.log(|| format!("n{node} {event:?}")),
         }
+    }
+
+    /// Whether a node that looks for another holder of the cluster's addresses would find one now.
+    fn is_held_elsewhere(&self, node: usize) -> bool {
+        let answers = |other: usize| self.nodes[other].is_running() && self.nodes[other].is_leased(self.now);
+        (0..self.nodes.len()).any(|other| other != node && answers(other) && self.air.share_lan(node, other))
+    }
+
+    fn probed(&mut self, node: usize, start: StartId, held: bool) {
+        if !self.nodes[node].alive || self.nodes[node].start_id() != start {
+            return;
+        }
+        if self.nodes[node].paused {
+            self.queue.push(self.now + PROBE, Event::Probed { node, start, held });
+            return;
+        }
+        let held = (held || self.is_held_elsewhere(node)) && self.plan.bug != Bug::DeafProbe;
+        self.log(|| format!("n{node} probed: held elsewhere {held}"));
+        let now = self.nodes[node].clock(self.now);
+        self.nodes[node].membership.handle_probe(now, if held { Probe::Held } else { Probe::Free });
+        self.drain(node);
     }
 
     fn on_replicated(&mut self, node: usize, output: Replicated) {
         let now = self.nodes[node].clock(self.now);
         match output {
             Replicated::Send { to, message } => self.send(node, to, message),
-            Replicated::Committed(upto) => {
-                for sent in self.nodes[node].app.committed(upto) {
-                    self.leave(node, sent);
-                }
-            }
+            Replicated::Committed(upto) => self.committed(node, upto),
             Replicated::Apply { .. } => self.nodes[node].replication.handle_applied(now),
             Replicated::HandOver { set, tenure, state } => {
                 self.nodes[node].app.take(set, &state);
@@ -529,297 +459,9 @@ impl World {
         }
     }
 
-    fn linked(&self, a: usize, b: usize) -> bool {
-        (0..self.plan.networks).any(|network| {
-            let network = u8::try_from(network).unwrap();
-            !self.is_cut(network, a, b) && !self.is_cut(network, b, a)
-        })
-    }
-
-    /// Opens and closes streams as a transport would.
-    fn links(&mut self) {
-        let mut closed = Vec::new();
-        for (id, stream) in &mut self.streams {
-            let up = (0..self.plan.networks).any(|network| {
-                let network = u8::try_from(network).unwrap();
-                let (a, b) = (stream.a.0, stream.b.0);
-                !self.cut.contains(&(network, a, b)) && !self.cut.contains(&(network, b, a))
-            });
-            if up {
-                stream.broken_since = None;
-            } else if self.now - *stream.broken_since.get_or_insert(self.now) > 2 * S {
-                closed.push(*id);
-            }
-        }
-        for id in closed {
-            self.close(id);
-        }
-        for a in 0..self.nodes.len() {
-            for b in a + 1..self.nodes.len() {
-                let ready = |node: &Node| node.alive && !node.paused;
-                if !ready(&self.nodes[a]) || !ready(&self.nodes[b]) || !self.linked(a, b) {
-                    continue;
-                }
-                let (start_a, start_b) =
-                    (self.nodes[a].membership.identity().start, self.nodes[b].membership.identity().start);
-                let knows =
-                    |node: &Node, other| node.membership.view().is_some_and(|view| view.by_start(other).is_some());
-                if !knows(&self.nodes[a], start_b) || !knows(&self.nodes[b], start_a) {
-                    continue;
-                }
-                let (end_a, end_b) = ((a, start_a), (b, start_b));
-                if self.streams.values().any(|stream| stream.a == end_a && stream.b == end_b) {
-                    continue;
-                }
-                self.sequence += 1;
-                let id = self.sequence;
-                let stream = Stream {
-                    id,
-                    a: end_a,
-                    b: end_b,
-                    queue: [VecDeque::new(), VecDeque::new()],
-                    free_at: [0; 2],
-                    broken_since: None,
-                };
-                self.streams.insert(id, stream);
-                for (node, peer) in [(a, start_b), (b, start_a)] {
-                    let now = self.nodes[node].clock(self.now);
-                    self.nodes[node].replication.handle_peer_connected(now, peer);
-                    self.flush(node);
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self, node: usize) {
-        while let Some(output) = self.nodes[node].replication.poll_output() {
-            self.on_replicated(node, output);
-        }
-    }
-
-    fn close(&mut self, id: u64) {
-        let Some(stream) = self.streams.remove(&id) else { return };
-        for ((node, own), (_, peer)) in [(stream.a, stream.b), (stream.b, stream.a)] {
-            if self.nodes[node].alive && self.nodes[node].replication.start() == own {
-                let now = self.nodes[node].clock(self.now);
-                self.nodes[node].replication.handle_peer_disconnected(now, peer);
-            }
-        }
-    }
-
-    fn drop_streams(&mut self, node: usize) {
-        let gone: Vec<u64> = self
-            .streams
-            .values()
-            .filter(|stream| stream.a.0 == node || stream.b.0 == node)
-            .map(|stream| stream.id)
-            .collect();
-        for id in gone {
-            self.close(id);
-        }
-    }
-
-    fn send(&mut self, node: usize, to: StartId, message: Vec<u8>) {
-        let own = (node, self.nodes[node].replication.start());
-        let delay = 100_000 + self.random(400_000);
-        let found = self
-            .streams
-            .values_mut()
-            .find(|stream| (stream.a == own && stream.b.1 == to) || (stream.b == own && stream.a.1 == to));
-        let Some(stream) = found else { return };
-        let side = usize::from(stream.b == own);
-        let peer = if side == 0 { stream.b } else { stream.a };
-        stream.queue[side].push_back(message);
-        let at = (self.now + delay).max(stream.free_at[side] + 1);
-        stream.free_at[side] = at;
-        let id = stream.id;
-        self.at(at, Event::Message { from: own, to: peer, session: id });
-    }
-
-    fn deliver(&mut self, from: (usize, StartId), to: (usize, StartId), id: u64) {
-        if !self.streams.contains_key(&id) {
-            return;
-        }
-        let node = to.0;
-        let lossy = self.chance(self.loss);
-        if !self.linked(from.0, node) || self.nodes[node].paused || lossy {
-            // The transport repeats what was lost, in order.
-            let wait = 3 * MS + self.random(5 * MS);
-            self.at(self.now + wait, Event::Message { from, to, session: id });
-            return;
-        }
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let side = usize::from(stream.b == from);
-        let Some(message) = stream.queue[side].pop_front() else { return };
-        let now = self.nodes[node].clock(self.now);
-        self.nodes[node].replication.handle_message(now, from.1, &message);
-        self.drain(node);
-    }
-
-    fn request(&mut self, client: usize) {
-        let (session, message) = (self.clients[client].session, self.clients[client].message);
-        if self.clients[client].asked == 0 {
-            self.clients[client].asked = self.now;
-        }
-        for node in 0..self.nodes.len() {
-            let ready = self.nodes[node].alive && !self.nodes[node].paused && !self.client_cut.contains(&node);
-            // The fence is closed for what comes in too.
-            if !ready || !self.is_leased(node) {
-                continue;
-            }
-            let now = self.nodes[node].clock(self.now);
-            let noise = self.rng.next_u64();
-            let bug = self.plan.bug;
-            let state = &mut self.nodes[node];
-            let (sent, lost) = state.app.request(now, &mut state.replication, bug, session, message, noise);
-            if let Some(lost) = lost {
-                self.violate(format!("I6: n{node}: {lost}"));
-            }
-            if let Some(sent) = sent {
-                self.leave(node, sent);
-            }
-            self.drain(node);
-        }
-        let again = 100 * MS + self.random(20 * MS);
-        self.at(self.now + again, Event::Request { client });
-    }
-
-    fn answer(&mut self, session: u64, message: u64, answer: u64) {
-        let Some(client) = self.clients.iter_mut().find(|client| client.session == session) else { return };
-        if client.message == message {
-            client.message += 1;
-            client.asked = 0;
-            self.check.answered += 1;
-            let _ = answer;
-        }
-    }
-
-    fn data(&mut self) {
-        for node in 0..self.nodes.len() {
-            self.data_of(node);
-        }
-        let interval = match self.plan.script {
-            Script::Random => 50 * MS,
-            Script::QuickViews => 4 * MS,
-        };
-        self.at(self.now + interval, Event::Data);
-    }
-
-    fn data_of(&mut self, node: usize) {
-        if !self.nodes[node].alive || self.nodes[node].paused {
-            return;
-        }
-        let now = self.nodes[node].clock(self.now);
-        let state = &mut self.nodes[node];
-        let sent = state.app.data(now, &mut state.replication);
-        for sent in sent {
+    pub(crate) fn committed(&mut self, node: usize, upto: CommitId) {
+        for sent in self.nodes[node].app.committed(upto) {
             self.leave(node, sent);
         }
-        self.flush(node);
-    }
-
-    fn is_leased(&self, node: usize) -> bool {
-        self.nodes[node].clock(self.now) < self.nodes[node].membership.lease_until()
-    }
-
-    /// Something leaves the node, if the kernel's fence lets it: here the invariants are judged.
-    fn leave(&mut self, node: usize, sent: Sent) {
-        if !self.is_leased(node) {
-            return;
-        }
-        let (Sent::Answer { session, .. } | Sent::Data { session, .. }) = &sent;
-        let set = home(*session);
-        let Some(tenure) = self.nodes[node].app.held.get(&set).copied() else { return };
-        let (id, unproven) = match self.nodes[node].membership.view() {
-            Some(view) => (view.id(), view.is_unproven()),
-            None => return,
-        };
-        self.check.packets += 1;
-        let newest = self.check.newest.entry(set).or_insert((tenure.epoch, node));
-        let (epoch, by) = *newest;
-        if tenure.epoch < epoch || (tenure.epoch == epoch && by != node) {
-            if !unproven {
-                let ours = tenure.epoch;
-                self.violate(format!("I1: n{node} sends for set {set} under {ours:?}, n{by} has under {epoch:?}"));
-            }
-        } else {
-            *newest = (tenure.epoch, node);
-        }
-        if !unproven && *self.check.views.entry(id.number).or_insert(id.digest) != id.digest {
-            self.violate(format!("I10: two views {} are in force", id.number));
-        }
-        match sent {
-            Sent::Answer { session, message, answer } => {
-                if *self.check.answers.entry((session, message)).or_insert(answer) != answer {
-                    self.violate(format!(
-                        "I1: request {message} of session {session:x} was answered with different bytes"
-                    ));
-                }
-                if !self.client_cut.contains(&node) {
-                    let delay = 100_000 + self.random(MS);
-                    self.at(self.now + delay, Event::Answer { session, message, answer });
-                }
-            }
-            Sent::Data { session, sequence, counter } => {
-                if !self.check.sequences.insert((session, sequence)) {
-                    self.violate(format!("I2: sequence number {sequence} of session {session:x} left twice"));
-                }
-                let vector = (session, tenure.slot.number(), tenure.epoch, counter);
-                if !self.check.vectors.insert(vector) {
-                    self.violate(format!("I2: vector {vector:?} left twice"));
-                }
-                let before = self.check.heard_at.insert(session, self.now).unwrap_or(self.now);
-                self.check.gap_max = self.check.gap_max.max(self.now - before);
-            }
-        }
-    }
-
-    /// I11: the faults have stopped; everything must be whole again.
-    fn judge_end(&mut self) {
-        let views: Vec<_> = self.nodes.iter().map(|node| node.membership.view().map(|view| view.id())).collect();
-        if views.iter().any(|view| view.is_none() || *view != views[0]) {
-            self.violate(format!("I11: after the faults the nodes are in views {views:?}"));
-            return;
-        }
-        let full = self.nodes[0].membership.view().map_or(0, |view| view.full().len());
-        if usize::try_from(full).unwrap() != self.nodes.len() {
-            self.violate(format!("I11: only {full} members are full"));
-        }
-        for set in WorkSet::all() {
-            let owners: Vec<usize> =
-                (0..self.nodes.len()).filter(|node| self.nodes[*node].app.held.contains_key(&set)).collect();
-            if owners.len() != 1 {
-                self.violate(format!("I11: set {set} is owned by {owners:?}"));
-                return;
-            }
-            let content =
-                |node: &Node| node.replication.records(set).map(|(id, bytes)| (id, bytes.to_vec())).collect::<Vec<_>>();
-            let first = content(&self.nodes[0]);
-            if self.nodes.iter().any(|node| content(node).len() != first.len()) {
-                self.violate(format!("I11: the copies of set {set} differ"));
-                return;
-            }
-        }
-        for client in 0..self.clients.len() {
-            let asked = self.clients[client].asked;
-            if asked != 0 && self.now - asked > 2 * S {
-                let session = self.clients[client].session;
-                self.violate(format!("I6: session {session:x} gets no answer"));
-            }
-        }
-    }
-}
-
-impl Node {
-    /// The node's own clock.
-    pub(crate) fn clock(&self, now: u64) -> Time {
-        let skew = i128::from(now) * i128::from(self.drift) / 1_000_000;
-        Time { nanos: u64::try_from(i128::from(now) + skew).unwrap() + self.offset }
-    }
-
-    /// When the node's clock shows `at`, rounded up.
-    fn real(&self, at: Time) -> u64 {
-        let local = i128::from(at.nanos.saturating_sub(self.offset));
-        u64::try_from(local * 1_000_000 / (1_000_000 + i128::from(self.drift)) + 1).unwrap()
     }
 }
