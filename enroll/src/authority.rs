@@ -1,30 +1,33 @@
 //! The CA: issues from the template, for gateways, for plain PKCS#10, and signs revocation lists.
 
+mod key;
 mod revocation;
 mod seal;
 
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose,
+    SanType, SerialNumber, SubjectPublicKeyInfo,
 };
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
-use x509_cert::der::{Decode, Encode};
-use x509_cert::request::CertReq;
 
+pub use key::{AuthorityAlgorithm, AuthorityKey};
 pub use revocation::{Revocation, RevocationCause, Revocations};
 pub use seal::{Opener, SealCost, SealError, open_key, seal_key};
 
 use crate::certificate::CertificateFacts;
 use crate::code::Role;
-use crate::key::{Algorithm, PublicKey, RequestedKey};
+use crate::key::{PublicKey, RequestedKey};
 use crate::mac::ReplyKey;
 use crate::name::{ClientName, ClusterName, GatewayName};
-use crate::private::{PrivateKey, PrivateKeyError};
+use crate::pkcs10::SigningRequest;
+use crate::private::PrivateKeyError;
 use crate::refusal::Refusal;
 use crate::reply::{CompleteReply, FullReply, ShortReply, ShortTerms, Terms};
-use crate::template::{Serial, Validity, ecdsa_signature};
+use crate::template::{Serial, Validity};
 use crate::ticket::{Grant, Replies};
 use crate::time::SECONDS_OF_DAY;
 
@@ -33,7 +36,7 @@ use crate::time::SECONDS_OF_DAY;
 pub struct Authority {
     cluster: ClusterName,
     rank: Rank,
-    key: PrivateKey,
+    key: AuthorityKey,
     /// The certificate in DER.
     certificate: Vec<u8>,
 }
@@ -67,9 +70,12 @@ pub enum AuthorityError {
     /// A PKCS#10 request is malformed, or its signature does not hold.
     #[error("the PKCS#10 request is malformed or not signed by its key")]
     SigningRequest,
-    /// The requested key is only known by its hash; its certificate waits for the key.
-    #[error("the key itself is not known yet, only its hash")]
-    KeyUnknown,
+    /// The CA's key has no number in the format, so that no complete reply carries its signature.
+    #[error("this CA's key has no number in the format: use the full reply")]
+    Unnumbered,
+    /// A revocation list is malformed, or another CA's.
+    #[error("this is no revocation list of this CA")]
+    List,
     /// What was to be issued is refused by the template.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -89,7 +95,7 @@ impl Authority {
     pub fn create(
         cluster: ClusterName,
         rank: Rank,
-        key: PrivateKey,
+        key: AuthorityKey,
         serial: Serial,
         validity: Validity,
     ) -> Result<Self, AuthorityError> {
@@ -105,7 +111,7 @@ impl Authority {
     ///
     /// # Errors
     /// This is no root, the certificate would outlive it, or a library failed.
-    pub fn create_online(&self, key: PrivateKey, serial: Serial, validity: Validity) -> Result<Self, AuthorityError> {
+    pub fn create_online(&self, key: AuthorityKey, serial: Serial, validity: Validity) -> Result<Self, AuthorityError> {
         if self.rank != Rank::Root {
             return Err(AuthorityError::Rank);
         }
@@ -125,13 +131,13 @@ impl Authority {
         cluster: ClusterName,
         rank: Rank,
         certificate: Vec<u8>,
-        key: PrivateKey,
+        key: AuthorityKey,
     ) -> Result<Self, AuthorityError> {
         let facts = CertificateFacts::decode(&certificate).map_err(|_| AuthorityError::Certificate)?;
         if facts.common_name != common_name(&cluster, rank) {
             return Err(AuthorityError::Certificate);
         }
-        if facts.spki != key.public().spki() {
+        if facts.spki != key.spki() {
             return Err(AuthorityError::Key);
         }
         Ok(Self { cluster, rank, key, certificate })
@@ -143,43 +149,82 @@ impl Authority {
         &self.certificate
     }
 
-    /// The public key.
+    /// The key.
     #[must_use]
-    pub const fn public(&self) -> &PublicKey {
-        self.key.public()
+    pub const fn key(&self) -> &AuthorityKey {
+        &self.key
     }
 
-    /// The key in PKCS#8, to be sealed.
+    /// Where it stands in its chain.
+    #[must_use]
+    pub const fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// The cluster whose CA it is.
+    #[must_use]
+    pub const fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The day since 1970 on which the CA's certificate ends.
     ///
     /// # Errors
-    /// The library failed.
-    pub fn private_key(&self) -> Result<wire::Secret, AuthorityError> {
-        Ok(self.key.to_pkcs8()?)
+    /// The certificate is none.
+    pub fn expiry_day(&self) -> Result<u64, AuthorityError> {
+        CertificateFacts::decode(&self.certificate)
+            .map(|facts| facts.expires.day())
+            .map_err(|_| AuthorityError::Certificate)
+    }
+
+    /// Certifies the key of the CA that comes after this one, so that who trusts only this one takes the new one's
+    /// certificates too: "new with old" of RFC 4210 §4.4.
+    ///
+    /// # Errors
+    /// The CAs are not of one cluster and rank, the certificate would outlive this CA, or a library failed.
+    pub fn certify_successor(
+        &self,
+        successor: &Self,
+        serial: Serial,
+        validity: Validity,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        if successor.rank != self.rank || successor.cluster != self.cluster {
+            return Err(AuthorityError::Rank);
+        }
+        self.outlived_by(validity)?;
+        let mut params = ca_params(&self.cluster, self.rank, &successor.key, serial, validity)?;
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&successor.key, &self.issuer()).map_err(|_| AuthorityError::Library)?;
+        Ok(certificate.der().to_vec())
     }
 
     /// Issues a client's or node's certificate from the template, in the form that a complete reply carries.
     ///
     /// # Errors
-    /// This is a root, the certificate would outlive the CA, the terms are another cluster's, or a library failed.
+    /// This is a root or has a key without a number, the certificate would outlive the CA, the terms are another
+    /// cluster's, or a library failed.
     pub fn issue(&self, role: Role, key: PublicKey, terms: &Terms) -> Result<(CompleteReply, Vec<u8>), AuthorityError> {
         self.may_issue(terms.validity)?;
         if terms.cluster != self.cluster {
             return Err(AuthorityError::Refused(Refusal::Name));
         }
-        if key == *self.public() {
+        let own = self.key.numbered().ok_or(AuthorityError::Unnumbered)?;
+        if key == *own.public() {
             return Err(AuthorityError::Refused(Refusal::CaKey));
         }
-        let template = terms.template(role, key, *self.public());
-        let signature = self.key.sign(&template.tbs())?;
+        let template = terms.template(role, key, *own.public());
+        let signature = own.sign(&template.tbs())?;
         let certificate = template.certificate(&signature)?;
-        Ok((CompleteReply { issuer_key: *self.public(), terms: terms.clone(), signature }, certificate))
+        Ok((CompleteReply { issuer_key: *own.public(), terms: terms.clone(), signature }, certificate))
     }
 
-    /// Issues for a consumed ticket and writes all forms of the reply. `chain` goes behind the CA's certificate in the
-    /// full reply, `profile` is its last block.
+    /// Issues for a consumed ticket and writes all forms of the reply that there are for its key and this CA's.
+    /// `chain` goes behind the CA's certificate in the full reply, `profile` is its last block.
+    ///
+    /// A key that is known by its hash only gets a short reply; [`Self::issue_hashed`] follows when the key comes.
     ///
     /// # Errors
-    /// As [`Self::issue`]; or the key is only known by its hash, or a block is too long.
+    /// As [`Self::issue`]; or a block is too long.
     pub fn reply(
         &self,
         mac: &ReplyKey,
@@ -189,27 +234,47 @@ impl Authority {
         chain: &[Vec<u8>],
         profile: &[u8],
     ) -> Result<Replies, AuthorityError> {
-        let RequestedKey::Whole(key) = key else {
-            return Err(AuthorityError::KeyUnknown);
-        };
         let terms = Terms { serial: grant.serial, validity: grant.validity, ..terms.clone() };
-        let (complete, certificate) = self.issue(mac.role(), *key, &terms)?;
+        let short = ShortReply { terms: self.short_terms(&terms) }.compose(mac, &grant.hash);
+        let RequestedKey::Whole(key) = key else {
+            self.may_issue(terms.validity)?;
+            return Ok(Replies { certificate: None, complete: None, short, full: None });
+        };
+        let (certificate, complete) = if self.key.numbered().is_some() {
+            let (complete, certificate) = self.issue(mac.role(), *key, &terms)?;
+            (certificate, Some(complete.compose(mac, &grant.hash)))
+        } else {
+            (self.issue_plain(mac.role(), &key.spki(), &terms.client, grant.serial, grant.validity)?, None)
+        };
         let blocks = [certificate.clone(), self.certificate.clone()].into_iter().chain(chain.iter().cloned());
         let full = FullReply { blocks: blocks.chain([profile.to_vec()]).collect() };
-        let short = ShortReply { terms: self.short_terms(&terms) };
-        Ok(Replies {
-            certificate,
-            complete: Some(complete.compose(mac, &grant.hash)),
-            short: short.compose(mac, &grant.hash),
-            full: (full.compose(mac, &grant.hash)?, full.blocks),
-        })
+        let full = (full.compose(mac, &grant.hash)?, full.blocks);
+        Ok(Replies { certificate: Some(certificate), complete, short, full: Some(full) })
+    }
+
+    /// Issues on a grant whose request named its key by hash, once the key has come.
+    ///
+    /// # Errors
+    /// The key is another, or as [`Self::issue`].
+    pub fn issue_hashed(
+        &self,
+        role: Role,
+        grant: &Grant,
+        hash: &[u8; 32],
+        spki: &[u8],
+        client: &ClientName,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        if !bool::from(<[u8; 32]>::from(Sha256::digest(spki)).ct_eq(hash)) {
+            return Err(AuthorityError::Refused(Refusal::OtherKey));
+        }
+        self.issue_plain(role, spki, client, grant.serial, grant.validity)
     }
 
     /// What a short reply and the final words say of a certificate.
     #[must_use]
     pub fn short_terms(&self, terms: &Terms) -> ShortTerms {
         ShortTerms {
-            ca_hash: ShortTerms::ca_hash(&self.public().spki_hash()),
+            ca_hash: ShortTerms::ca_hash(&self.key.spki_hash()),
             serial: terms.serial,
             expiry_day: terms.validity.expiry_day(),
             gateway: terms.gateway.clone(),
@@ -239,7 +304,7 @@ impl Authority {
         self.sign(&params, &key.spki())
     }
 
-    /// Issues a client's certificate for a PKCS#10 request (RFC 2986). Only its key is taken; the name is the ticket's.
+    /// Issues a client's certificate for a PKCS#10 request (RFC 2986). Only its key is taken; the name is ours.
     ///
     /// # Errors
     /// As [`Self::issue`]; or the request is malformed or not signed by its key.
@@ -250,21 +315,49 @@ impl Authority {
         serial: Serial,
         validity: Validity,
     ) -> Result<Vec<u8>, AuthorityError> {
+        let request = SigningRequest::decode(request)?;
+        self.issue_plain(Role::Client, request.spki(), name, serial, validity)
+    }
+
+    /// Issues for any key, with the template's content but not octet for octet its form.
+    ///
+    /// # Errors
+    /// As [`Self::issue`]; or the key is of no algorithm that certificates may have.
+    pub fn issue_plain(
+        &self,
+        role: Role,
+        spki: &[u8],
+        name: &ClientName,
+        serial: Serial,
+        validity: Validity,
+    ) -> Result<Vec<u8>, AuthorityError> {
         self.may_issue(validity)?;
-        let signed = CertificateSigningRequestParams::from_der(&request.into());
-        signed.map_err(|_| AuthorityError::SigningRequest)?;
-        // rcgen takes the key's algorithm for the signature's, which differ in a P-384 request signed with SHA-256.
-        let request = CertReq::from_der(request).map_err(|_| AuthorityError::SigningRequest)?;
-        let spki = request.info.public_key.to_der().map_err(|_| AuthorityError::SigningRequest)?;
+        if spki == self.key.spki() {
+            return Err(AuthorityError::Refused(Refusal::CaKey));
+        }
         let mut params = leaf_params(name.as_str(), serial, validity)?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![match role {
+            Role::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Role::Node => ExtendedKeyUsagePurpose::Other(NODE_PURPOSE.to_vec()),
+        }];
         params.subject_alt_names = vec![if name.as_str().contains('@') {
             SanType::Rfc822Name(name.as_str().try_into().map_err(|_| Refusal::Name)?)
         } else {
             let full = format!("{name}.{}.invalid", self.cluster);
             SanType::DnsName(full.try_into().map_err(|_| Refusal::Name)?)
         }];
-        self.sign(&params, &spki)
+        self.sign(&params, spki)
+    }
+
+    /// Issues a certificate that is good for signing profiles (RFC 8551 §4) and for nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_signer(&self, key: &PublicKey, serial: Serial, validity: Validity) -> Result<Vec<u8>, AuthorityError> {
+        self.may_issue(validity)?;
+        let mut params = leaf_params(&format!("{} profiles", self.cluster), serial, validity)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
+        self.sign(&params, &key.spki())
     }
 
     fn sign(&self, params: &CertificateParams, spki: &[u8]) -> Result<Vec<u8>, AuthorityError> {
@@ -290,35 +383,12 @@ impl Authority {
         Ok(())
     }
 
-    fn issuer(&self) -> Issuer<'static, &PrivateKey> {
+    fn issuer(&self) -> Issuer<'static, &AuthorityKey> {
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(&common_name(&self.cluster, self.rank));
-        params.key_identifier_method = KeyIdMethod::PreSpecified(self.public().identifier().to_vec());
+        params.key_identifier_method = KeyIdMethod::PreSpecified(self.key.identifier().to_vec());
         params.key_usages = CA_USAGES.to_vec();
         Issuer::new(params, &self.key)
-    }
-}
-
-impl PublicKeyData for PrivateKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.raw_public()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        match self.public().algorithm() {
-            Algorithm::Ed25519 => &rcgen::PKCS_ED25519,
-            Algorithm::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-        }
-    }
-}
-
-impl rcgen::SigningKey for PrivateKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = Self::sign(self, message).map_err(|_| rcgen::Error::RemoteKeyError)?;
-        Ok(match self.public().algorithm() {
-            Algorithm::Ed25519 => signature.to_vec(),
-            Algorithm::P256 => ecdsa_signature(&signature),
-        })
     }
 }
 
@@ -332,7 +402,7 @@ fn common_name(cluster: &ClusterName, rank: Rank) -> String {
 fn ca_params(
     cluster: &ClusterName,
     rank: Rank,
-    key: &PrivateKey,
+    key: &AuthorityKey,
     serial: Serial,
     validity: Validity,
 ) -> Result<CertificateParams, AuthorityError> {
@@ -342,7 +412,7 @@ fn ca_params(
         Rank::Sole | Rank::Online => 0,
     }));
     params.key_usages = CA_USAGES.to_vec();
-    params.key_identifier_method = KeyIdMethod::PreSpecified(key.public().identifier().to_vec());
+    params.key_identifier_method = KeyIdMethod::PreSpecified(key.identifier().to_vec());
     Ok(params)
 }
 
@@ -378,3 +448,5 @@ const CA_USAGES: [KeyUsagePurpose; 2] = [KeyUsagePurpose::KeyCertSign, KeyUsageP
 
 /// id-kp-ipsecIKE (RFC 4945 §5.1.3.12).
 const IPSEC_IKE: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 17];
+/// 2.25.1184207873, as in the template.
+const NODE_PURPOSE: &[u64] = &[2, 25, 1_184_207_873];

@@ -1,6 +1,11 @@
 //! The few facts of a certificate that this crate compares.
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use x509_cert::Certificate;
+use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 
 use crate::key::RequestedKey;
@@ -17,6 +22,8 @@ pub struct CertificateFacts {
     pub serial: Vec<u8>,
     /// The subject's common name; empty if it has none, or more than one.
     pub common_name: String,
+    /// When it begins.
+    pub starts: UnixTime,
     /// When it ends.
     pub expires: UnixTime,
 }
@@ -33,10 +40,43 @@ impl CertificateFacts {
         let serial = tbs.serial_number().as_bytes().iter().copied().skip_while(|&octet| octet == 0).collect();
         let subject = tbs.subject().to_string();
         let common_name = subject.strip_prefix("CN=").filter(|name| !name.contains(['+', ','])).unwrap_or_default();
-        let seconds = tbs.validity().not_after.to_unix_duration().as_secs();
-        Ok(Self { spki, serial, common_name: common_name.to_owned(), expires: UnixTime { seconds } })
+        let starts = UnixTime { seconds: tbs.validity().not_before.to_unix_duration().as_secs() };
+        let expires = UnixTime { seconds: tbs.validity().not_after.to_unix_duration().as_secs() };
+        Ok(Self { spki, serial, common_name: common_name.to_owned(), starts, expires })
     }
 }
+
+/// Checks that a certificate is signed with the key of a CA's certificate, both in DER. Dates and names are not looked at.
+///
+/// # Errors
+/// One of them is no certificate, or the signature does not hold.
+pub fn signed_by(certificate: &[u8], authority: &[u8]) -> Result<(), Refusal> {
+    let decode = |der| Certificate::from_der(der).map_err(|_| Refusal::Certificate);
+    let (certificate, authority): (Certificate, Certificate) = (decode(certificate)?, decode(authority)?);
+    let signed = certificate.tbs_certificate().to_der().map_err(|_| Refusal::Certificate)?;
+    let algorithm = certificate.signature_algorithm().oid;
+    verify(&authority, &algorithm, &signed, certificate.signature().raw_bytes())
+}
+
+/// Checks a signature by the key in a CA's certificate.
+pub(crate) fn verify(
+    authority: &Certificate,
+    algorithm: &ObjectIdentifier,
+    signed: &[u8],
+    signature: &[u8],
+) -> Result<(), Refusal> {
+    let key = authority.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+    let (_, verifier) = VERIFIERS.iter().find(|(oid, _)| oid == algorithm).ok_or(Refusal::Algorithm)?;
+    UnparsedPublicKey::new(*verifier, key).verify(signed, signature).map_err(|_| Refusal::Signature)
+}
+
+/// Signature algorithms of our CAs (RFC 5758 §3.2, RFC 8410 §3, RFC 4055 §5).
+const VERIFIERS: [(ObjectIdentifier, &dyn VerificationAlgorithm); 4] = [
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"), &ECDSA_P256_SHA256_ASN1),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"), &ECDSA_P384_SHA384_ASN1),
+    (ObjectIdentifier::new_unwrap("1.3.101.112"), &ED25519),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"), &RSA_PKCS1_2048_8192_SHA256),
+];
 
 impl FullReply {
     /// The certificate, its first block, checked to be for the client's own key.

@@ -39,6 +39,7 @@
 mod authority;
 mod bits;
 mod certificate;
+mod cms;
 mod code;
 mod der;
 mod key;
@@ -47,11 +48,15 @@ mod mac;
 mod message;
 mod name;
 mod pem;
+mod pkcs10;
+mod pkcs12;
 mod private;
+mod profile;
 mod reader;
 mod refusal;
 mod reply;
 mod request;
+mod show;
 mod symbol;
 mod template;
 mod ticket;
@@ -59,10 +64,11 @@ mod time;
 mod words;
 
 pub use authority::{
-    Authority, AuthorityError, Opener, Rank, Revocation, RevocationCause, Revocations, SealCost, SealError, open_key,
-    seal_key,
+    Authority, AuthorityAlgorithm, AuthorityError, AuthorityKey, Opener, Rank, Revocation, RevocationCause,
+    Revocations, SealCost, SealError, open_key, seal_key,
 };
-pub use certificate::CertificateFacts;
+pub use certificate::{CertificateFacts, signed_by};
+pub use cms::signed;
 pub use code::{Code, CodeError, Role, TicketNumber};
 pub use key::{Algorithm, Parity, PublicKey, RequestedKey};
 pub use line::{LineNumber, Repair};
@@ -70,16 +76,22 @@ pub use mac::{RejectKey, ReplyKey, RequestHash, RequestKey, TicketKeys};
 pub use message::{Message, MessageKind, peek};
 pub use name::{ClientName, ClusterName, GatewayName, Profile, ProfileNames};
 pub use pem::{pem_block, pem_blocks};
+pub use pkcs10::SigningRequest;
+pub use pkcs12::{BundleCipher, BundleError, pkcs12};
 pub use private::{PrivateKey, PrivateKeyError};
+pub use profile::{
+    Connection, Identity, ProfileBlock, ProfileError, ProfileFile, ProfileFormat, Settings, SettingsError,
+};
 pub use reader::{Read, ReadError, Reader};
 pub use refusal::{KeyRefusal, Refusal};
 pub use reply::{CompleteReply, FullReply, Pending, Rejection, RejectionReason, Reply, ShortReply, ShortTerms, Terms};
 pub use request::Request;
+pub use show::{Paper, large_words, qr_half_blocks, qr_modules, spelled};
 pub use symbol::Symbol;
 pub use template::{Serial, Template, Validity};
 pub use ticket::{
     Alarm, AllowedKeys, Answer, Approval, ConsumeError, Effect, Grant, KeyStanding, Life, OrderError, Replies, State,
-    Status, Ticket, TicketOrder, Use, VoidReason, Waiting,
+    Status, Ticket, TicketOrder, TicketParts, Use, VoidReason, Waiting,
 };
 pub use time::UnixTime;
 pub use words::{Words, WordsError};

@@ -62,6 +62,24 @@ impl Message {
         Self { symbols }
     }
 
+    /// Brings back a message from the text that [`Self::to_string`] gave to a store; `None` if it is anything else.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Option<Self> {
+        let mut symbols = Vec::new();
+        for line in text.lines() {
+            let (_, data) = line.split_once(':')?;
+            symbols.extend(data.chars().filter(|c| *c != ' ').take(DATA).filter_map(Symbol::from_char));
+        }
+        let message = Self { symbols };
+        (!text.is_empty() && message.to_string() == text).then_some(message)
+    }
+
+    /// The lines without spaces, for a QR code: `01:42BHP5N58N…`.
+    #[must_use]
+    pub fn compact(&self) -> String {
+        self.lines().map(|line| line.replace(' ', "")).collect::<Vec<_>>().join(" ")
+    }
+
     /// The data symbols of all lines.
     #[must_use]
     pub fn symbols(&self) -> &[Symbol] {

@@ -30,17 +30,24 @@ pub fn pem_blocks(text: &str) -> Vec<Vec<u8>> {
 pub fn pem_block(label: &str, octets: &[u8]) -> String {
     let mut text = format!("-----BEGIN {label}-----\n");
     for line in octets.chunks(LINE_OCTETS) {
-        for group in line.chunks(3) {
-            let wide = [0, 1, 2].iter().fold(0_u32, |wide, &at| wide << 8 | u32::from(*group.get(at).unwrap_or(&0)));
-            for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-                let place = usize::try_from(wide >> shift & 63).unwrap_or(0);
-                let character = ALPHABET.get(place).map_or('=', |&octet| char::from(octet));
-                text.push(if at > group.len() { '=' } else { character });
-            }
-        }
+        text.push_str(&base64(line));
         text.push('\n');
     }
     text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+/// Base64 (RFC 4648 §4) with padding, in one line.
+pub(crate) fn base64(octets: &[u8]) -> String {
+    let mut text = String::with_capacity(octets.len().div_ceil(3).saturating_mul(4));
+    for group in octets.chunks(3) {
+        let wide = [0, 1, 2].iter().fold(0_u32, |wide, &at| wide << 8 | u32::from(*group.get(at).unwrap_or(&0)));
+        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let place = usize::try_from(wide >> shift & 63).unwrap_or(0);
+            let character = ALPHABET.get(place).map_or('=', |&octet| char::from(octet));
+            text.push(if at > group.len() { '=' } else { character });
+        }
+    }
     text
 }
 

@@ -89,6 +89,23 @@ pub enum KeyStanding {
     Known,
 }
 
+/// All that a store keeps of a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TicketParts {
+    /// The ticket's number.
+    pub number: TicketNumber,
+    /// What was ordered.
+    pub order: TicketOrder,
+    /// K_request, to be sealed.
+    pub request: Option<RequestKey>,
+    /// K_reply, to be sealed.
+    pub reply: Option<ReplyKey>,
+    /// K_reject, to be sealed.
+    pub reject: Option<RejectKey>,
+    /// Where the ticket stands.
+    pub state: State,
+}
+
 /// Why an order was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
@@ -218,6 +235,26 @@ impl Ticket {
         let number = keys.request.ticket();
         let (request, reply, reject) = (Some(keys.request), Some(keys.reply), Some(keys.reject));
         Ok(Self { number, order, request, reply, reject, state: State::Open, effects: VecDeque::new() })
+    }
+
+    /// Brings back a ticket that a store keeps. What it had queued for the store was done before it was stored.
+    #[must_use]
+    pub fn from_parts(parts: TicketParts) -> Self {
+        let TicketParts { number, order, request, reply, reject, state } = parts;
+        Self { number, order, request, reply, reject, state, effects: VecDeque::new() }
+    }
+
+    /// All that a store keeps of the ticket.
+    #[must_use]
+    pub fn parts(&self) -> TicketParts {
+        TicketParts {
+            number: self.number,
+            order: self.order.clone(),
+            request: self.request.clone(),
+            reply: self.reply.clone(),
+            reject: self.reject.clone(),
+            state: self.state.clone(),
+        }
     }
 
     /// Takes a request whose MAC holds; `standing` is what the cluster knows of its key.
@@ -490,7 +527,9 @@ impl Ticket {
         self.reject.as_ref().map(|key| Rejection { reason }.compose(key, hash))
     }
 
-    fn is_open(&self, now: UnixTime) -> bool {
+    /// Whether a request could still be taken.
+    #[must_use]
+    pub fn is_open(&self, now: UnixTime) -> bool {
         now < self.order.expires && matches!(self.state, State::Open | State::Requested { .. })
     }
 

@@ -1,5 +1,6 @@
 //! Wall-clock time, as the driver tells it: tickets and certificates outlive boots and nodes.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Whole seconds since 1970, UTC.
@@ -16,10 +17,31 @@ impl UnixTime {
         Self { seconds: self.seconds.saturating_add(duration.as_secs()) }
     }
 
+    /// Midnight of a day since 1970.
+    #[must_use]
+    pub const fn of_day(day: u64) -> Self {
+        Self { seconds: day.saturating_mul(SECONDS_OF_DAY) }
+    }
+
+    /// The day as ISO 8601 writes it, such as `2026-11-21`.
+    #[must_use]
+    pub fn date(self) -> String {
+        let (year, month, day) = crate::der::civil(u32::try_from(self.day()).unwrap_or(0));
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+
     /// Whole days since 1970.
     #[must_use]
     pub const fn day(self) -> u64 {
         self.seconds / SECONDS_OF_DAY
+    }
+}
+
+impl fmt::Display for UnixTime {
+    /// As ISO 8601 writes it, UTC: `2026-11-21T06:30:00Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_day = self.seconds % SECONDS_OF_DAY;
+        write!(f, "{}T{:02}:{:02}:{:02}Z", self.date(), of_day / 3600, of_day / 60 % 60, of_day % 60)
     }
 }
 

@@ -39,6 +39,13 @@ impl Words {
         ])
     }
 
+    /// The words of a key that was sent without a code, such as in a PKCS#10 request or a CA's certificate: both sides
+    /// compare them by another channel. Not part of the exchange by text.
+    #[must_use]
+    pub fn of_key(spki_hash: &[u8; 32]) -> Self {
+        Self::derive(&[LABEL, b"key-words", spki_hash])
+    }
+
     /// Reads typed words: the first four letters of each are enough, as in the whole list.
     ///
     /// # Errors

@@ -1,5 +1,15 @@
 //! The operator's command: one table of verbs over the API.
 
+mod backup;
+mod cert;
+mod enroll;
+mod init;
+mod journal;
+mod profile;
+mod shell;
+mod store;
+mod ticket;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,6 +59,34 @@ enum Verb {
     /// Give orders for nodes.
     #[command(subcommand)]
     Node(NodeVerb),
+    /// Make a store with a CA.
+    Init(init::Init),
+    /// Make, list and withdraw tickets: each lets one device ask for one certificate.
+    #[command(subcommand)]
+    Ticket(ticket::TicketVerb),
+    /// Answer the requests that devices print.
+    #[command(subcommand)]
+    Enroll(enroll::EnrollVerb),
+    /// Look at certificates, issue, renew and revoke them.
+    #[command(subcommand)]
+    Cert(cert::CertVerb),
+    /// Look at the cluster's CAs, and roll over to a new one.
+    #[command(subcommand)]
+    Ca(cert::CaVerb),
+    /// Read and check the journal of who did what.
+    #[command(subcommand)]
+    Journal(journal::JournalVerb),
+    /// Write the store into one file.
+    Backup(backup::BackupVerb),
+    /// Put a backup in the place of the store.
+    Restore(backup::RestoreVerb),
+    /// Say what profiles stand for, and write them for a client's own system.
+    #[command(subcommand)]
+    Profile(profile::ProfileVerb),
+    /// Print completions for a shell.
+    Completions(shell::Completions),
+    /// Write the manual pages.
+    Manual(shell::Manual),
     /// Set the level of the running node's log: error, warn, info, debug or trace.
     Log {
         /// The level.
@@ -159,6 +197,17 @@ impl Cli {
                 let report: UndrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/undrain"), &())?;
                 reach.show(&report, |report| println!("{}", show::undrained(report)))?;
             }
+            Verb::Init(init) => init.run()?,
+            Verb::Ticket(verb) => verb.run()?,
+            Verb::Enroll(verb) => return verb.run(),
+            Verb::Cert(verb) => verb.run()?,
+            Verb::Ca(verb) => verb.run()?,
+            Verb::Journal(verb) => verb.run()?,
+            Verb::Backup(verb) => verb.run()?,
+            Verb::Restore(verb) => verb.run()?,
+            Verb::Profile(verb) => verb.run()?,
+            Verb::Completions(completions) => completions.run(),
+            Verb::Manual(manual) => manual.run()?,
             Verb::Log { level, reach } => {
                 let done: LogOrder = reach.ask(Method::PUT, "/v1/log", &LogOrder { level })?;
                 reach.show(&done, |done| println!("the log's level is {}", done.level.word()))?;

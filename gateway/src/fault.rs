@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use control::{ControlError, Kind};
+
 use crate::config::ConfigError;
 use crate::dispatch::DispatchError;
 
@@ -67,8 +69,8 @@ pub fn sentence(error: &anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-/// 3: a configuration is refused; 4: the machine cannot run a node; 1: anything else. The command line itself is refused
-/// with 2.
+/// 3: a configuration is refused; 4: the machine cannot run a node, or the store fails; 5: what was asked for is refused;
+/// 6: what was named does not exist; 1: anything else. The command line itself is refused with 2.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
@@ -76,6 +78,14 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     } else if error.is::<Machine>() || error.is::<DispatchError>() {
         ExitCode::from(4)
     } else {
-        ExitCode::FAILURE
+        match error.downcast_ref::<ControlError>().map(ControlError::kind) {
+            Some(Kind::Refused) => ExitCode::from(REFUSED),
+            Some(Kind::Unknown) => ExitCode::from(6),
+            Some(Kind::Store) => ExitCode::from(4),
+            None => ExitCode::FAILURE,
+        }
     }
 }
+
+/// The exit code of what was refused.
+pub const REFUSED: u8 = 5;

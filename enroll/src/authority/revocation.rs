@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber};
 use time::OffsetDateTime;
+use x509_cert::Certificate;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
 
 use super::{Authority, AuthorityError};
 use crate::refusal::Refusal;
@@ -85,6 +89,42 @@ impl Revocations {
         self.serials.contains_key(&serial) || self.suspended.contains_key(&serial) || self.keys.contains(spki_hash)
     }
 
+    /// The revoked keys, each by SHA-256 of its SPKI.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys.iter()
+    }
+
+    /// Reads a published list in DER whose signature by the CA with this certificate holds. A list names serials only.
+    ///
+    /// # Errors
+    /// It is malformed, or not signed by that CA.
+    pub fn of_list(list: &[u8], authority: &[u8]) -> Result<Self, AuthorityError> {
+        let list: CertificateList = CertificateList::from_der(list).map_err(|_| AuthorityError::List)?;
+        let authority = Certificate::from_der(authority).map_err(|_| AuthorityError::Certificate)?;
+        let signed = list.tbs_cert_list.to_der().map_err(|_| AuthorityError::List)?;
+        crate::certificate::verify(&authority, &list.signature_algorithm.oid, &signed, list.signature.raw_bytes())
+            .map_err(|_| AuthorityError::List)?;
+        let mut revocations = Self::default();
+        for entry in list.tbs_cert_list.revoked_certificates.unwrap_or_default() {
+            let octets = entry.serial_number.as_bytes();
+            let number = octets.iter().try_fold(0_u64, |n, &octet| n.checked_mul(256).map(|n| n | u64::from(octet)));
+            // A serial that is none of ours stands in no certificate of ours.
+            let Some(serial) = number.and_then(Serial::new) else { continue };
+            let at = UnixTime { seconds: entry.revocation_date.to_unix_duration().as_secs() };
+            let reason = entry.crl_entry_extensions.iter().flatten().find(|extension| extension.extn_id == REASON);
+            match reason.and_then(|extension| extension.extn_value.as_bytes().last()) {
+                Some(6) => revocations.suspend(serial, at),
+                reason => revocations.revoke(serial, Revocation { at, cause: cause(reason.copied()) }),
+            }
+        }
+        Ok(revocations)
+    }
+
+    /// The suspended serials, and since when.
+    pub fn suspended(&self) -> impl Iterator<Item = (Serial, UnixTime)> + '_ {
+        self.suspended.iter().map(|(&serial, &at)| (serial, at))
+    }
+
     /// The revoked serials.
     pub fn iter(&self) -> impl Iterator<Item = (Serial, Revocation)> + '_ {
         self.serials.iter().map(|(&serial, &revocation)| (serial, revocation))
@@ -116,7 +156,7 @@ impl Authority {
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs,
-            key_identifier_method: KeyIdMethod::PreSpecified(self.public().identifier().to_vec()),
+            key_identifier_method: KeyIdMethod::PreSpecified(self.key.identifier().to_vec()),
         };
         let list = params.signed_by(&self.issuer()).map_err(|_| AuthorityError::Library)?;
         Ok(list.der().to_vec())
@@ -142,10 +182,23 @@ const fn reason(cause: RevocationCause) -> RevocationReason {
     }
 }
 
+/// CRLReason (RFC 5280 §5.3.1).
+const fn cause(number: Option<u8>) -> RevocationCause {
+    match number {
+        Some(1 | 2) => RevocationCause::Compromise,
+        Some(4) => RevocationCause::Superseded,
+        Some(5) => RevocationCause::Withdrawn,
+        Some(_) | None => RevocationCause::Unspecified,
+    }
+}
+
 fn moment(time: UnixTime) -> Result<OffsetDateTime, AuthorityError> {
     let seconds = i64::try_from(time.seconds).map_err(|_| Refusal::Days)?;
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| AuthorityError::Refused(Refusal::Days))
 }
+
+/// id-ce-cRLReasons (RFC 5280 §5.3.1).
+const REASON: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.21");
 
 #[cfg(test)]
 mod tests {

@@ -134,14 +134,14 @@ pub struct Use {
 /// All forms of one reply, stored at issue so that K_reply can be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replies {
-    /// The certificate in DER.
-    pub certificate: Vec<u8>,
+    /// The certificate in DER; none until a key comes that was requested by its hash.
+    pub certificate: Option<Vec<u8>>,
     /// The complete reply; none where CA or client have a key that it cannot carry.
     pub complete: Option<Message>,
     /// The short reply.
     pub short: Message,
-    /// The full reply's line and its blocks.
-    pub full: (Message, Vec<Vec<u8>>),
+    /// The full reply's line and its blocks; none without a certificate.
+    pub full: Option<(Message, Vec<Vec<u8>>)>,
 }
 
 /// Why a ticket was voided.

@@ -46,7 +46,7 @@ fn grant(request: &Request, serial: u64) -> Grant {
 
 fn replies(ticket: &Ticket, request: &Request) -> Replies {
     let message = ticket.rejection(&request.hash, RejectionReason::Other).unwrap();
-    Replies { certificate: vec![1], complete: None, short: message.clone(), full: (message, vec![vec![1]]) }
+    Replies { certificate: Some(vec![1]), complete: None, short: message.clone(), full: Some((message, vec![vec![1]])) }
 }
 
 fn issued(role: Role) -> Ticket {

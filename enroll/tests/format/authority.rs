@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use enroll::{
-    Algorithm, Answer, Approval, Authority, AuthorityError, ClientName, ClusterName, GatewayName, KeyStanding, Opener,
-    PrivateKey, Profile, PublicKey, Rank, Refusal, Reply, RequestedKey, Revocation, RevocationCause, Revocations, Role,
-    SealCost, Serial, Terms, UnixTime, Validity, open_key, pem_block, seal_key,
+    Algorithm, Answer, Approval, Authority, AuthorityError, AuthorityKey, ClientName, ClusterName, GatewayName,
+    KeyStanding, Opener, PrivateKey, Profile, PublicKey, Rank, Refusal, Reply, RequestedKey, Revocation,
+    RevocationCause, Revocations, Role, SealCost, Serial, Terms, UnixTime, Validity, open_key, pem_block, seal_key,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -22,28 +22,28 @@ use crate::scene::{START, Scene};
 
 const BOTH: [Algorithm; 2] = [Algorithm::P256, Algorithm::Ed25519];
 
-fn cluster() -> ClusterName {
+pub(crate) fn cluster() -> ClusterName {
     ClusterName::new("hq-vpn").unwrap()
 }
 
 /// Days from yesterday on; the tools look at the real clock, so the start is this certificate's own.
-fn days(count: u16) -> Validity {
+pub(crate) fn days(count: u16) -> Validity {
     Validity::new(START.day() as u16 - 1, count).unwrap()
 }
 
-fn serial(number: u64) -> Serial {
+pub(crate) fn serial(number: u64) -> Serial {
     Serial::new(number).unwrap()
 }
 
-fn draw(seed: u64, algorithm: Algorithm) -> PrivateKey {
+pub(crate) fn draw(seed: u64, algorithm: Algorithm) -> PrivateKey {
     PrivateKey::draw(algorithm, &mut StdRng::seed_from_u64(seed)).unwrap()
 }
 
-fn sole(algorithm: Algorithm) -> Authority {
-    Authority::create(cluster(), Rank::Sole, draw(1, algorithm), serial(1), days(3650)).unwrap()
+pub(crate) fn sole(algorithm: Algorithm) -> Authority {
+    Authority::create(cluster(), Rank::Sole, draw(1, algorithm).into(), serial(1), days(3650)).unwrap()
 }
 
-fn terms(name: &str, number: u64) -> Terms {
+pub(crate) fn terms(name: &str, number: u64) -> Terms {
     Terms {
         serial: serial(number),
         validity: days(398),
@@ -59,29 +59,29 @@ fn issue(ca: &Authority, role: Role, key: &PublicKey, number: u64) -> Vec<u8> {
 }
 
 /// A directory for one test's files.
-struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).unwrap();
         Self(place)
     }
 
-    fn put(&self, name: &str, octets: &[u8]) -> String {
+    pub(crate) fn put(&self, name: &str, octets: &[u8]) -> String {
         let path = self.0.join(name);
         std::fs::write(&path, octets).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
-    fn pem(&self, name: &str, label: &str, der: &[u8]) -> String {
+    pub(crate) fn pem(&self, name: &str, label: &str, der: &[u8]) -> String {
         self.put(name, pem_block(label, der).as_bytes())
     }
 }
 
 /// Runs a tool; says whether it was content, and what it said.
-fn tool(program: &str, arguments: &[&str]) -> (bool, String) {
+pub(crate) fn tool(program: &str, arguments: &[&str]) -> (bool, String) {
     let run = Command::new(program).args(arguments).output();
     let output = run.unwrap_or_else(|error| {
         panic!("{program} is needed to check certificates ({error}): install the packages openssl and strongswan-pki")
@@ -95,7 +95,7 @@ fn noon() -> String {
     (START.seconds + 43_200).to_string()
 }
 
-fn openssl_verify(arguments: &[&str]) -> (bool, String) {
+pub(crate) fn openssl_verify(arguments: &[&str]) -> (bool, String) {
     let noon = noon();
     let start = ["verify", "-x509_strict", "-attime", &noon];
     tool("openssl", &start.iter().chain(arguments).copied().collect::<Vec<_>>())
@@ -146,7 +146,7 @@ fn strongswan_verifies_what_is_valid_today() {
     let long = |start| Validity::new(start, 4095).unwrap();
     let now = START.day() as u16 - 1;
     for algorithm in BOTH {
-        let ca = Authority::create(cluster(), Rank::Sole, draw(1, algorithm), serial(1), long(now)).unwrap();
+        let ca = Authority::create(cluster(), Rank::Sole, draw(1, algorithm).into(), serial(1), long(now)).unwrap();
         let terms = Terms { validity: Validity::new(now, 4000).unwrap(), ..terms("alice", 3) };
         let (_, certificate) = ca.issue(Role::Client, *draw(2, algorithm).public(), &terms).unwrap();
         let (ca_file, file) =
@@ -190,8 +190,9 @@ fn certificates_of_gateways_are_servers_and_ike_peers() {
 #[test]
 fn a_root_issues_an_online_ca_and_only_that() {
     let files = Files::new("chain");
-    let root = Authority::create(cluster(), Rank::Root, draw(1, Algorithm::P256), serial(1), days(3650)).unwrap();
-    let online = root.create_online(draw(2, Algorithm::Ed25519), serial(2), days(1000)).unwrap();
+    let root =
+        Authority::create(cluster(), Rank::Root, draw(1, Algorithm::P256).into(), serial(1), days(3650)).unwrap();
+    let online = root.create_online(draw(2, Algorithm::Ed25519).into(), serial(2), days(1000)).unwrap();
     let certificate = issue(&online, Role::Client, draw(3, Algorithm::P256).public(), 3);
     let root_file = files.pem("root.pem", "CERTIFICATE", root.certificate());
     let online_file = files.pem("online.pem", "CERTIFICATE", online.certificate());
@@ -202,8 +203,8 @@ fn a_root_issues_an_online_ca_and_only_that() {
     let key = draw(4, Algorithm::P256);
     let refused = root.issue(Role::Client, *key.public(), &terms("a", 4)).unwrap_err();
     assert_eq!(refused, AuthorityError::Rank);
-    assert_eq!(online.create_online(key, serial(5), days(10)).unwrap_err(), AuthorityError::Rank);
-    let late = root.create_online(draw(5, Algorithm::P256), serial(6), days(3651)).unwrap_err();
+    assert_eq!(online.create_online(key.into(), serial(5), days(10)).unwrap_err(), AuthorityError::Rank);
+    let late = root.create_online(draw(5, Algorithm::P256).into(), serial(6), days(3651)).unwrap_err();
     assert_eq!(late, AuthorityError::Outlives);
 }
 
@@ -286,15 +287,15 @@ fn a_ca_comes_back_from_its_sealed_key_and_from_no_other() {
     let passphrase = Secret::from_slice(b"correct horse battery staple");
     let opener = Opener::Passphrase(&passphrase);
     let mut rng = StdRng::seed_from_u64(9);
-    let sealed = seal_key(&ca.private_key().unwrap(), opener, SealCost::RECOMMENDED, &mut rng).unwrap();
-    let opened = || PrivateKey::from_pkcs8(open_key(&sealed, opener).unwrap().expose()).unwrap();
+    let sealed = seal_key(&ca.key().to_pkcs8().unwrap(), opener, SealCost::RECOMMENDED, &mut rng).unwrap();
+    let opened = || AuthorityKey::from_pkcs8(open_key(&sealed, opener).unwrap().expose()).unwrap();
     let certificate = ca.certificate().to_vec();
     let load = |name: &str, rank, certificate: Vec<u8>, key| {
-        Authority::load(ClusterName::new(name).unwrap(), rank, certificate, key).map(|ca| *ca.public())
+        Authority::load(ClusterName::new(name).unwrap(), rank, certificate, key).map(|ca| ca.key().spki_hash())
     };
-    assert_eq!(load("hq-vpn", Rank::Sole, certificate.clone(), opened()), Ok(*ca.public()));
+    assert_eq!(load("hq-vpn", Rank::Sole, certificate.clone(), opened()), Ok(ca.key().spki_hash()));
     let other_key = draw(2, Algorithm::P256);
-    assert_eq!(load("hq-vpn", Rank::Sole, certificate.clone(), other_key), Err(AuthorityError::Key));
+    assert_eq!(load("hq-vpn", Rank::Sole, certificate.clone(), other_key.into()), Err(AuthorityError::Key));
     assert_eq!(load("branch", Rank::Sole, certificate.clone(), opened()), Err(AuthorityError::Certificate));
     assert_eq!(load("hq-vpn", Rank::Root, certificate, opened()), Err(AuthorityError::Certificate));
     assert_eq!(load("hq-vpn", Rank::Sole, b"x".to_vec(), opened()), Err(AuthorityError::Certificate));
@@ -306,11 +307,11 @@ fn the_ca_refuses_to_be_outlived_and_to_issue_for_its_own_key_or_another_cluster
     let key = *draw(2, Algorithm::P256).public();
     let late = Terms { validity: days(3651), ..terms("a", 2) };
     assert_eq!(ca.issue(Role::Client, key, &late).unwrap_err(), AuthorityError::Outlives);
-    let own = ca.issue(Role::Client, *ca.public(), &terms("a", 2)).unwrap_err();
+    let own = ca.issue(Role::Client, *ca.key().public().unwrap(), &terms("a", 2)).unwrap_err();
     assert_eq!(own, AuthorityError::Refused(Refusal::CaKey));
     let foreign = Terms { cluster: ClusterName::new("branch").unwrap(), ..terms("a", 2) };
     assert_eq!(ca.issue(Role::Client, key, &foreign).unwrap_err(), AuthorityError::Refused(Refusal::Name));
-    let online = Authority::create(cluster(), Rank::Online, draw(3, Algorithm::P256), serial(1), days(1));
+    let online = Authority::create(cluster(), Rank::Online, draw(3, Algorithm::P256).into(), serial(1), days(1));
     assert_eq!(online.unwrap_err(), AuthorityError::Rank);
 }
 
@@ -336,20 +337,21 @@ fn a_ticket_runs_from_request_to_a_certificate_that_the_client_rebuilds_from_eve
         let Ok(Reply::Complete(reply)) = pending.open(complete.symbols(), &[]) else {
             panic!("the complete reply is refused");
         };
-        assert_eq!(reply.certificate(role, *scene.client.public()), Ok(replies.certificate.clone()));
-        let Ok(Reply::Full(full)) = pending.open(replies.full.0.symbols(), &replies.full.1) else {
+        assert_eq!(reply.certificate(role, *scene.client.public()), Ok(replies.certificate.clone().unwrap()));
+        let (line, blocks) = replies.full.clone().unwrap();
+        let Ok(Reply::Full(full)) = pending.open(line.symbols(), &blocks) else {
             panic!("the full reply is refused");
         };
-        assert_eq!(full.certificate(&pending.key), Ok(replies.certificate.as_slice()));
+        assert_eq!(full.certificate(&pending.key), Ok(replies.certificate.as_deref().unwrap()));
         let other = RequestedKey::Whole(*scene.thief.public());
         assert_eq!(full.certificate(&other), Err(Refusal::OtherKey));
         let Ok(Reply::Short(short)) = pending.open(replies.short.symbols(), &[]) else {
             panic!("the short reply is refused");
         };
-        let facts = enroll::CertificateFacts::decode(&replies.certificate).unwrap();
+        let facts = enroll::CertificateFacts::decode(replies.certificate.as_deref().unwrap()).unwrap();
         assert_eq!(facts.common_name, "alice-laptop");
         let expiry = u16::try_from(facts.expires.day()).unwrap();
-        assert!(short.terms.matches(&ca.public().spki_hash(), grant.serial, expiry));
+        assert!(short.terms.matches(&ca.key().spki_hash(), grant.serial, expiry));
         assert!(!short.terms.matches(&scene.ca.public().spki_hash(), grant.serial, expiry));
         scene.ticket.handle_proof(UnixTime { seconds: START.seconds + 5 }, &pending.key.spki_hash());
         assert_eq!(scene.ticket.state().status(), enroll::Status::Proven);

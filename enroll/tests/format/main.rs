@@ -6,6 +6,7 @@ mod fuzz;
 mod mails;
 mod model;
 mod oracle;
+mod plain;
 mod repairs;
 mod scene;
 mod speed;

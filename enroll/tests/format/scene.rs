@@ -89,10 +89,10 @@ impl Scene {
         let complete = CompleteReply { issuer_key: *self.ca.public(), terms, signature };
         let full = enroll::FullReply { blocks: vec![certificate.clone(), b"profile".to_vec()] };
         Replies {
-            certificate,
+            certificate: Some(certificate),
             complete: Some(complete.compose(&keys.reply, &grant.hash)),
             short: short.compose(&keys.reply, &grant.hash),
-            full: (full.compose(&keys.reply, &grant.hash).unwrap(), full.blocks),
+            full: Some((full.compose(&keys.reply, &grant.hash).unwrap(), full.blocks)),
         }
     }
 }

@@ -23,7 +23,7 @@ fn requests_are_checked_issued_and_refused_quickly() {
     let grant = scene.grant(&request);
     let cluster = ClusterName::new("hq-vpn").unwrap();
     let days = Validity::new(20_000, 4000).unwrap();
-    let ca = Authority::create(cluster.clone(), Rank::Sole, scene.ca, Serial::new(1).unwrap(), days).unwrap();
+    let ca = Authority::create(cluster.clone(), Rank::Sole, scene.ca.into(), Serial::new(1).unwrap(), days).unwrap();
     let terms = Terms {
         serial: grant.serial,
         validity: grant.validity,

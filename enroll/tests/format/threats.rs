@@ -76,8 +76,8 @@ fn a_reply_to_another_request_is_refused() {
         scene.grant(&request)
     };
     let replies = scene.replies(&grant, &scene.client);
-    let blocks = replies.full.1.clone();
-    for message in [&replies.complete.unwrap(), &replies.short, &replies.full.0] {
+    let (full, blocks) = replies.full.unwrap();
+    for message in [&replies.complete.unwrap(), &replies.short, &full] {
         assert!(first.open(message.symbols(), &blocks).is_ok());
         assert_eq!(second.open(message.symbols(), &blocks), Err(Refusal::Mac));
     }
@@ -162,13 +162,14 @@ fn every_flipped_bit_of_every_message_is_refused_padding_included() {
     for changed in flipped(message.symbols()) {
         assert!(Request::decode(&scene.keys().request, &changed).is_err());
     }
-    for reply in [&replies.complete.unwrap(), &replies.short, &replies.full.0, &rejection] {
-        assert!(pending.open(reply.symbols(), &replies.full.1).is_ok());
+    let (full, blocks) = replies.full.unwrap();
+    for reply in [&replies.complete.unwrap(), &replies.short, &full, &rejection] {
+        assert!(pending.open(reply.symbols(), &blocks).is_ok());
         for changed in flipped(reply.symbols()) {
-            assert!(pending.open(&changed, &replies.full.1).is_err());
+            assert!(pending.open(&changed, &blocks).is_err());
         }
         let longer: Vec<_> = reply.symbols().iter().copied().chain([Symbol::ZERO; 25]).collect();
-        assert_eq!(pending.open(&longer, &replies.full.1), Err(Refusal::Long));
+        assert_eq!(pending.open(&longer, &blocks), Err(Refusal::Long));
     }
 }
 
@@ -178,7 +179,7 @@ fn a_changed_block_of_a_full_reply_is_refused() {
     let (message, pending) = scene.request_of(&scene.client);
     let request = scene.read(&message);
     let grant = scene.grant(&request);
-    let (line, blocks) = scene.replies(&grant, &scene.client).full;
+    let (line, blocks) = scene.replies(&grant, &scene.client).full.unwrap();
     let open = |blocks: &[Vec<u8>]| pending.open(line.symbols(), blocks);
     assert!(open(&blocks).is_ok());
     assert_eq!(open(&blocks[..1]), Err(Refusal::Blocks));

@@ -1,0 +1,212 @@
+//! `ccvpn profile`, and how a profile is kept.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use enroll::{CertificateFacts, PrivateKey, ShortTerms, UnixTime, pem_block, pem_blocks};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::cli::Place;
+use crate::enroll::pending_tickets;
+use crate::fault::Fault;
+use crate::home::Home;
+
+/// Look at the profiles of this device.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ProfileVerb {
+    /// List the profiles, and the enrollments that wait for a reply.
+    List(Place),
+    /// Show one profile.
+    Show {
+        /// The profile's name.
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Erase a profile with its key, or an enrollment that waits.
+    Forget {
+        /// The profile's name, or the waiting ticket's number.
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// What is kept of a profile beside key and certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Profile {
+    pub(crate) cluster: String,
+    pub(crate) gateway: String,
+    pub(crate) client: String,
+    pub(crate) serial: String,
+    pub(crate) expires: String,
+    /// The first 192 bits of SHA-256 of the CA's SPKI, in hexadecimal: whom this device trusts.
+    pub(crate) authority: String,
+    pub(crate) routes: Vec<String>,
+    pub(crate) dns: Vec<String>,
+    /// Whether the certificate is here; a short reply only names it.
+    pub(crate) fetched: bool,
+}
+
+/// Certificates in DER.
+pub(crate) struct Kept {
+    pub(crate) certificate: Option<Vec<u8>>,
+    pub(crate) authority: Option<Vec<u8>>,
+    pub(crate) chain: Vec<Vec<u8>>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    profiles: Vec<Named>,
+    waiting: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Named {
+    name: String,
+    #[serde(flatten)]
+    profile: Profile,
+}
+
+impl Kept {
+    /// The hash of the CA's key: of its certificate where that came, else what the reply says.
+    pub(crate) fn authority_hash(&self, terms: &ShortTerms) -> String {
+        let known = self.authority.as_deref().and_then(|der| CertificateFacts::decode(der).ok());
+        let hash = known.map_or(terms.ca_hash, |facts| ShortTerms::ca_hash(&Sha256::digest(&facts.spki).into()));
+        hex(&hash)
+    }
+}
+
+impl Profile {
+    /// Keeps a profile with its key and certificates, under its cluster's name if that is free; gives the name. The
+    /// record is written last: without it there is no profile.
+    pub(crate) fn keep(&self, home: &Home, key: &PrivateKey, kept: &Kept, otherwise: &str) -> Result<String, Fault> {
+        let taken = |name: &str| Self::load(home, name).is_ok_and(|other| other.serial != self.serial);
+        let name = if taken(&self.cluster) { format!("{}-{otherwise}", self.cluster) } else { self.cluster.clone() };
+        self.write(home, &name, key, kept)?;
+        Ok(name)
+    }
+
+    /// Writes a profile's files.
+    pub(crate) fn write(&self, home: &Home, name: &str, key: &PrivateKey, kept: &Kept) -> Result<(), Fault> {
+        let file = |of: &str| format!("{PROFILES}/{name}/{of}");
+        let pkcs8 = key.to_pkcs8().map_err(|_| Fault::Library)?;
+        let pem = Zeroizing::new(pem_block("PRIVATE KEY", pkcs8.expose()));
+        home.write(&file("key.pem"), pem.as_bytes())?;
+        if let Some(certificate) = &kept.certificate {
+            home.write(&file("certificate.pem"), pem_block("CERTIFICATE", certificate).as_bytes())?;
+        }
+        if let Some(authority) = &kept.authority {
+            home.write(&file("ca.pem"), pem_block("CERTIFICATE", authority).as_bytes())?;
+        }
+        if !kept.chain.is_empty() {
+            let chain: String = kept.chain.iter().map(|der| pem_block("CERTIFICATE", der)).collect();
+            home.write(&file("chain.pem"), chain.as_bytes())?;
+        }
+        let record = serde_json::to_vec_pretty(self).map_err(|_| Fault::Library)?;
+        home.write(&file(RECORD), &record)
+    }
+
+    pub(crate) fn load(home: &Home, name: &str) -> Result<Self, Fault> {
+        let path = format!("{PROFILES}/{name}/{RECORD}");
+        if name.contains('/') || !home.path(&path).exists() {
+            return Err(Fault::NoProfile(name.to_owned()));
+        }
+        serde_json::from_slice(&home.read(&path)?).map_err(|_| Fault::Record(home.path(&path)))
+    }
+
+    /// The CA's certificate, if it came with the reply.
+    pub(crate) fn authority_certificate(home: &Home, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let path = format!("{PROFILES}/{name}/ca.pem");
+        if !home.path(&path).exists() {
+            return Ok(None);
+        }
+        Ok(pem_blocks(&String::from_utf8_lossy(&home.read(&path)?)).into_iter().next())
+    }
+
+    fn all(home: &Home) -> Result<Vec<Named>, Fault> {
+        let mut all = Vec::new();
+        for name in home.names(PROFILES)? {
+            match Self::load(home, &name) {
+                Ok(profile) => all.push(Named { name, profile }),
+                // It was not written whole, and its enrollment still waits.
+                Err(Fault::NoProfile(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl ProfileVerb {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::List(place) => {
+                let home = place.home();
+                let listed = Listed { profiles: Profile::all(&home)?, waiting: pending_tickets(&home)? };
+                place.show(&listed, |listed| {
+                    for Named { name, profile } in &listed.profiles {
+                        println!("{name:<20} {} at {} until {}", profile.client, profile.gateway, profile.expires);
+                    }
+                    for ticket in &listed.waiting {
+                        println!("{ticket:<20} waits for a reply");
+                    }
+                    if listed.profiles.is_empty() && listed.waiting.is_empty() {
+                        println!("There are none. Begin with: ccvpn enroll");
+                    }
+                })
+            }
+            Self::Show { name, place } => {
+                let home = place.home();
+                let profile = Profile::load(&home, &name)?;
+                let files = home.path(&format!("{PROFILES}/{name}"));
+                place.show(&Named { name, profile }, |named| {
+                    let Profile { cluster, gateway, client, serial, expires, authority, routes, dns, fetched } =
+                        &named.profile;
+                    println!("profile   {}", named.name);
+                    println!("cluster   {cluster}");
+                    println!("gateway   {gateway}");
+                    println!("client    {client}");
+                    println!("serial    {serial}{}", if *fetched { "" } else { " (not fetched yet)" });
+                    println!("good      until {expires}");
+                    println!("CA        {authority}");
+                    println!("routes    {}", routes.join(", "));
+                    println!("dns       {}", dns.join(", "));
+                    println!("files     {}", files.display());
+                })
+            }
+            Self::Forget { name, place } => {
+                let home = place.home();
+                let ticket = pending_tickets(&home)?.into_iter().find(|ticket| ticket.eq_ignore_ascii_case(&name));
+                let what = if let Some(ticket) = ticket {
+                    home.erase_all(&format!("pending/{ticket}"))?;
+                    "enrollment"
+                } else {
+                    Profile::load(&home, &name)?;
+                    home.erase_all(&format!("{PROFILES}/{name}"))?;
+                    "profile"
+                };
+                place.show(&serde_json::json!({ "forgotten": name, "kind": what }), |_| {
+                    println!("The {what} {name} and its key are erased.");
+                })
+            }
+        }
+    }
+}
+
+/// Now, by this device's clock.
+pub(crate) fn today() -> Result<UnixTime, Fault> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|_| Fault::ClockBehind { starts: UnixTime::default().date(), now: "a day before 1970".to_owned() })?;
+    Ok(UnixTime { seconds: since.as_secs() })
+}
+
+pub(crate) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+const PROFILES: &str = "profiles";
+/// What makes a profile one; it is written last.
+const RECORD: &str = "profile.json";

@@ -1,0 +1,206 @@
+//! Backup and restore. A backup is a whole database in one file; its secrets are sealed under the CA's opener.
+
+use std::path::{Path, PathBuf};
+
+use enroll::Revocations;
+use serde::Serialize;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::authority::{Unlock, open_sealed};
+use crate::context::Context;
+use crate::error::ControlError;
+use crate::files::{beside, read_secret, sync_directory, write_private};
+use crate::journal::{self, JournalHead};
+use crate::revocation::{merge, published};
+use crate::row::Row;
+use crate::store::{DATABASE, KEY, Missing, Store, UNFINISHED, connect, fact, make_directory, migrate, remove};
+use crate::ticket::{Stored, number_of};
+
+/// A backup that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backup {
+    /// The file.
+    pub file: PathBuf,
+    /// Its size in octets.
+    pub octets: u64,
+    /// The journal's end in it; worth noting elsewhere.
+    pub journal: JournalHead,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// The cluster.
+    pub cluster: String,
+    /// Open tickets that were voided: they may have been used since.
+    pub voided: usize,
+    /// Revocations that the backup did not know.
+    pub merged: usize,
+    /// Where the store that was there before is kept.
+    pub before: Option<PathBuf>,
+    /// The journal's end.
+    pub journal: JournalHead,
+}
+
+impl Store {
+    /// Writes a backup. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written; nothing changed.
+    pub async fn backup(&mut self, context: &Context, file: &Path) -> Result<Backup, ControlError> {
+        let mut transaction = self.begin(context).await?;
+        journal::write(&mut transaction, context, "backup", &file.display().to_string(), "").await?;
+        transaction.commit().await?;
+        let new = beside(file, "new");
+        remove(&new)?;
+        let path = new.to_str().ok_or_else(|| ControlError::NotABackup(file.to_owned()))?;
+        let written = sqlx::query("VACUUM INTO ?1").bind(path).execute(&mut self.connection).await;
+        if let Err(error) = written {
+            // What was half written helps nobody; the error to tell is the first one.
+            std::fs::remove_file(&new).ok();
+            return Err(error.into());
+        }
+        let settled = (|| {
+            use std::os::unix::fs::PermissionsExt as _;
+            let made = std::fs::File::open(&new)?;
+            made.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+            made.sync_all()?;
+            std::fs::rename(&new, file)?;
+            sync_directory(file)?;
+            Ok(made.metadata()?.len())
+        })();
+        let octets = settled.map_err(ControlError::file(file))?;
+        let mut copy = connect(file, Missing::Refuse).await?;
+        let journal = journal::verify(&mut copy, None).await?;
+        copy.close().await?;
+        Ok(Backup { file: file.to_owned(), octets, journal })
+    }
+
+    /// Puts a backup in the place of a store, or where there is none. Open tickets are voided, since they may have been
+    /// used after the backup was made; revocations of the store before, and of published lists, stay.
+    ///
+    /// # Errors
+    /// The backup is none, or is of another cluster; then the store before stays as it is.
+    pub async fn restore(
+        context: &Context,
+        file: &Path,
+        directory: &Path,
+        lists: &[PathBuf],
+        unlock: &mut dyn Unlock,
+    ) -> Result<Restored, ControlError> {
+        let not_one = || ControlError::NotABackup(file.to_owned());
+        make_directory(directory)?;
+        let unfinished = directory.join(UNFINISHED);
+        remove(&unfinished)?;
+        let content = std::fs::read(file).map_err(ControlError::file(file))?;
+        if !content.starts_with(MAGIC) {
+            return Err(not_one());
+        }
+        write_private(&unfinished, &content)?;
+        let mut connection = connect(&unfinished, Missing::Refuse).await.map_err(|_| not_one())?;
+        check(&mut connection).await.map_err(|_| not_one())?;
+        migrate(&mut connection).await?;
+        journal::verify(&mut connection, None).await?;
+        let key = restored_key(&mut connection, directory, unlock).await?;
+        connection.close().await?;
+        let mut restored = Self::open_with(directory, &unfinished, key.clone()).await?;
+
+        let database = directory.join(DATABASE);
+        let before = if database.exists() { Some(Self::open_with(directory, &database, key).await?) } else { None };
+        let mut merged = Vec::new();
+        let mut before_path = None;
+        if let Some(mut before) = before {
+            if before.cluster != restored.cluster {
+                return Err(ControlError::OtherCluster {
+                    found: restored.cluster.to_string(),
+                    expected: before.cluster.to_string(),
+                });
+            }
+            merged.push((database.clone(), before.revocations().await?));
+            before.close().await?;
+            before_path = Some(beside(&database, &format!("before-{}", context.now.seconds)));
+        }
+        merged.extend(published(lists, &restored.authority_certificates().await?)?);
+        let (voided, new) = restored.void_restored(context, &merged).await?;
+        let journal = restored.verify_journal(None).await?;
+        let cluster = restored.cluster.to_string();
+        restored.close().await?;
+        let moved = (|| {
+            if let Some(kept) = &before_path {
+                std::fs::hard_link(&database, kept)?;
+            }
+            std::fs::rename(&unfinished, &database)?;
+            sync_directory(&database)
+        })();
+        moved.map_err(ControlError::file(&database))?;
+        Ok(Restored { cluster, voided, merged: new, before: before_path, journal })
+    }
+
+    /// Voids what was open, and merges what is known to be revoked.
+    async fn void_restored(
+        &mut self,
+        context: &Context,
+        merged: &[(PathBuf, Revocations)],
+    ) -> Result<(usize, usize), ControlError> {
+        let (key, cluster) = (self.key.clone(), self.cluster.clone());
+        // The clock may be behind the store that was lost, never behind the backup; `begin` checks that.
+        let mut transaction = self.begin(context).await?;
+        let rows = sqlx::query("SELECT * FROM ticket WHERE status IN ('open', 'requested')");
+        let rows = rows.fetch_all(&mut *transaction).await?;
+        let voided = rows.len();
+        for row in rows {
+            let mut stored = Stored::load(&mut transaction, number_of(&Row(row))?, &key).await?;
+            stored.ticket.handle_restore();
+            stored.save(&mut transaction, context, &key).await?;
+        }
+        let mut new = 0_usize;
+        for (from, revocations) in merged {
+            let count = merge(&mut transaction, context, revocations, &from.display().to_string()).await?;
+            new = new.saturating_add(count);
+        }
+        let detail = format!("{voided} open tickets voided, {new} revocations merged");
+        journal::write(&mut transaction, context, "restore", cluster.as_str(), &detail).await?;
+        transaction.commit().await?;
+        Ok((voided, new))
+    }
+
+    async fn authority_certificates(&mut self) -> Result<Vec<Vec<u8>>, ControlError> {
+        let rows = sqlx::query("SELECT certificate FROM authority").fetch_all(&mut self.connection).await?;
+        rows.into_iter().map(|row| Row(row).octets("certificate")).collect()
+    }
+}
+
+/// The store's key: the one that is here, if it opens what is sealed, else the one in the backup.
+async fn restored_key(
+    connection: &mut SqliteConnection,
+    directory: &Path,
+    unlock: &mut dyn Unlock,
+) -> Result<wire::Secret, ControlError> {
+    let path = directory.join(KEY);
+    let sealed = sqlx::query("SELECT keys FROM ticket WHERE keys IS NOT NULL LIMIT 1");
+    let sealed = sealed.fetch_optional(&mut *connection).await?.map(|row| Row(row).octets("keys")).transpose()?;
+    if let Ok(key) = read_secret(&path)
+        && sealed.is_none_or(|sealed| Store::unseal(&key, &sealed).is_ok())
+    {
+        return Ok(key);
+    }
+    let sealed = fact(connection, "store_key").await?;
+    let opener = String::from_utf8(fact(connection, "store_key_opener").await?);
+    let opener = opener.map_err(|_| ControlError::Record("store_key_opener"))?;
+    let key = open_sealed(&sealed, &opener, unlock, &directory.join("ca.key"))?;
+    write_private(&path, key.expose())?;
+    Ok(key)
+}
+
+async fn check(connection: &mut SqliteConnection) -> Result<(), ControlError> {
+    let row = sqlx::query("PRAGMA integrity_check").fetch_one(&mut *connection).await?;
+    if Row(row).text("integrity_check")? != "ok" {
+        return Err(ControlError::Record("integrity_check"));
+    }
+    fact(connection, "cluster").await?;
+    Ok(())
+}
+
+/// What an SQLite database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";

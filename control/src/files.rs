@@ -1,0 +1,99 @@
+//! Files that are there whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use wire::Secret;
+use zeroize::Zeroizing;
+
+use crate::error::ControlError;
+
+/// Writes a file that only its owner may read. It appears whole or not at all, and replaces the one before it.
+///
+/// # Errors
+/// It cannot be written; the one before it stays.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), ControlError> {
+    write(path, content, 0o600)
+}
+
+/// Writes a file that everybody may read, likewise.
+///
+/// # Errors
+/// As [`write_private`].
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), ControlError> {
+    write(path, content, 0o644)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), ControlError> {
+    let new = beside(path, "new");
+    let written = (|| {
+        if new.exists() {
+            std::fs::remove_file(&new)?;
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        sync_directory(path)
+    })();
+    written.map_err(|error| {
+        // What was half written helps nobody; the error to tell is the first one.
+        std::fs::remove_file(&new).ok();
+        ControlError::file(path)(error)
+    })
+}
+
+/// Makes a rename in `path`'s directory survive a loss of power.
+pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// The path with another extension behind its own.
+pub(crate) fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    PathBuf::from(name)
+}
+
+/// Reads a secret, at most 4096 octets, from a file that only its owner may read.
+///
+/// # Errors
+/// Others may read it, or it cannot be read.
+pub fn read_secret(path: &Path) -> Result<Secret, ControlError> {
+    let file = File::open(path).map_err(ControlError::file(path))?;
+    let metadata = file.metadata().map_err(ControlError::file(path))?;
+    if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+        return Err(ControlError::Mode(path.to_owned()));
+    }
+    let mut content = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
+    let limit = u64::try_from(SECRET_MAX).unwrap_or(u64::MAX);
+    file.take(limit).read_to_end(&mut content).map_err(ControlError::file(path))?;
+    Ok(Secret::from_slice(&content))
+}
+
+/// Octets of a key file or passphrase that are read; the buffer does not grow, so nothing is left behind.
+const SECRET_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_a_secret_that_others_can_read_is_refused() {
+        let directory = std::env::temp_dir().join(format!("control-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("secret");
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(read_secret(&path).unwrap().expose(), b"two");
+        write_public(&path, b"three").unwrap();
+        assert!(matches!(read_secret(&path), Err(ControlError::Mode(_))));
+        assert!(write_private(&directory.join("no/such"), b"").is_err());
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,60 @@
+//! `cryptocluster backup` and `cryptocluster restore`.
+
+use std::path::PathBuf;
+
+use control::Store;
+
+use super::store::{StoreArgs, UnlockArgs, context, run};
+
+/// Write the store into one file. What is secret in it is sealed as the CA's key is.
+#[derive(Debug, clap::Args)]
+pub(super) struct BackupVerb {
+    /// The file.
+    file: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Put a backup in the place of the store. Open tickets are voided, and nothing is un-revoked.
+#[derive(Debug, clap::Args)]
+pub(super) struct RestoreVerb {
+    /// The backup.
+    file: PathBuf,
+    /// Published revocation lists, which may know more than the backup.
+    #[arg(long, value_name = "FILE")]
+    crl: Vec<PathBuf>,
+    #[command(flatten)]
+    unlock: UnlockArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl BackupVerb {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let backup = self.store.with(async |control, context| Ok(control.backup(context, &self.file).await?))?;
+        self.store.show(&backup, |backup| {
+            println!("The backup is in {}, {} octets.", backup.file.display(), backup.octets);
+            println!("Note this head of its journal elsewhere: {}", backup.journal.head);
+            println!("Keep the CA's passphrase or key file apart from it; without that its secrets stay closed.");
+        })
+    }
+}
+
+impl RestoreVerb {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let restored = run(async {
+            let directory = &self.store.store;
+            let mut opening = self.unlock.opening();
+            Ok(Store::restore(&context(), &self.file, directory, &self.crl, &mut opening).await?)
+        })?;
+        self.store.show(&restored, |restored| {
+            println!("The store of {} is restored.", restored.cluster);
+            println!("  open tickets voided   {}", restored.voided);
+            println!("  revocations taken in  {}", restored.merged);
+            if let Some(before) = &restored.before {
+                println!("  the store before      {}", before.display());
+            }
+            println!("Make new tickets for those that were voided, and publish: cryptocluster cert crl");
+        })
+    }
+}
