@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
+use crate::fault::Machine;
 use crate::logs::{self, Level};
 use crate::node::Control;
 
@@ -104,6 +105,8 @@ pub struct SessionEntry {
     pub set: u16,
     /// The node that it lives on.
     pub owner: String,
+    /// Under which epoch of that work set, counted.
+    pub epoch: u32,
     /// `owner`: its node says so itself. `replica`: as this node's copy of its record has it; ages and times left in that
     /// are wrong by a minute at most.
     pub as_of: String,
@@ -230,6 +233,17 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Makes sure that no node answers in the run directory, before anything is changed that a running one has set up.
+    ///
+    /// # Errors
+    /// One does.
+    pub fn check_free(run_directory: &FilePath) -> Result<(), Machine> {
+        match std::os::unix::net::UnixStream::connect(run_directory.join(SOCKET)) {
+            Ok(_) => Err(Machine::Running(run_directory.to_owned())),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Binds `api.sock` in the run directory. A socket that a dead process left behind is replaced.
     ///
     /// # Errors
@@ -238,12 +252,7 @@ impl Socket {
         std::fs::create_dir_all(run_directory)
             .with_context(|| format!("make the run directory {}", run_directory.display()))?;
         let path = run_directory.join(SOCKET);
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            anyhow::bail!(
-                "another node runs with the run directory {}; stop it, or set another run_directory in node.toml",
-                run_directory.display()
-            );
-        }
+        Self::check_free(run_directory)?;
         if path.exists() {
             std::fs::remove_file(&path).with_context(|| format!("remove the old socket {}", path.display()))?;
         }

@@ -53,6 +53,32 @@ pub enum Machine {
         /// The interface.
         interface: String,
     },
+    /// Another machine answers for this node's own address.
+    #[error(
+        "another machine, {mac}, has the address {address} on {interface}, which is this node's own; if node {node} runs \
+         there, stop it, or give this one a name, certificate and addresses of its own",
+        mac = .holder.map(|octet| format!("{octet:02x}")).join(":")
+    )]
+    AddressTaken {
+        /// The address.
+        address: std::net::IpAddr,
+        /// The interface.
+        interface: String,
+        /// This node's name.
+        node: String,
+        /// The other one's hardware address.
+        holder: [u8; 6],
+    },
+    /// Another process of this program answers in the run directory.
+    #[error(
+        "another node runs here already, with the run directory {directory}; stop it (`cryptocluster status` shows it), or \
+         set another run_directory in node.toml",
+        directory = .0.display()
+    )]
+    Running(
+        /// The directory.
+        std::path::PathBuf,
+    ),
     /// A certificate of this node is not valid now.
     #[error("{file}: {refusal}", file = .file.display())]
     Certificate {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use auth::x509::Certificate;
 use ike::RemoteSelectors;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -45,9 +46,10 @@ pub fn run(file: &FilePath) -> anyhow::Result<()> {
     let node = Node::load(file)?;
     let cluster = Cluster::load(&node.cluster_file)?;
     check_together(&node, &cluster)?;
-    check_certificates(&cluster)?;
+    check_certificates(&node, &cluster)?;
+    Socket::check_free(&node.run_directory)?;
     let logs = logs::start(node.log.0, node.log.1);
-    machine::check(&node, cluster.outside.address)?;
+    machine::check(&node, &cluster)?;
     // The filter comes before the shared addresses, so that the kernel never answers for them by itself, and before rights
     // are given away that only its loading needs.
     let dispatch = match &node.membership {
@@ -117,12 +119,20 @@ fn wall_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A node whose own certificate is not valid could serve nobody.
-fn check_certificates(cluster: &Cluster) -> anyhow::Result<()> {
+/// A node whose own certificate is not valid could serve nobody, or not join.
+fn check_certificates(node: &Node, cluster: &Cluster) -> anyhow::Result<()> {
     for (file, certificate) in &cluster.certificates {
         certificate
             .check_validity(wall_time())
             .map_err(|refusal| Machine::Certificate { file: file.clone(), refusal })?;
+    }
+    for file in node.membership.iter().flat_map(|membership| [&membership.certificate, &membership.ca]) {
+        let pem = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        // What holds no certificate is refused with its own sentence when the link starts.
+        for der in auth::x509::chain_from_pem(&pem).unwrap_or_default() {
+            let valid = Certificate::from_der(&der).and_then(|certificate| certificate.check_validity(wall_time()));
+            valid.map_err(|refusal| Machine::Certificate { file: file.clone(), refusal })?;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! A cluster of our own nodes: three LANs, N gateways, a server behind them, and clients before them.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,13 +14,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::lab::{BPFFS, Lab};
-use crate::load::{Load, LoadSettings, Proof};
+use crate::load::{self, Load, LoadSettings};
 use crate::namespace::{Cable, Namespace, Switch};
 use crate::observer::Rules;
 use crate::pki::{Authority, KeyKind};
 use crate::process::Process;
 use crate::run;
 use crate::strongswan::{Charon, Credential, Log, Role, Settings};
+
+mod guests;
+
+pub use guests::{Guest, Proof};
 
 /// A cluster in the lab.
 pub struct Cluster {
@@ -71,8 +77,14 @@ pub struct Status {
     pub node: String,
     /// Its part in the cluster.
     pub state: String,
+    /// The hash of its configuration.
+    #[serde(default)]
+    pub config_hash: String,
     /// The view that it is in.
     pub view: Option<View>,
+    /// All that it counts, drop reasons included.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// A view, as a node sees it.
@@ -104,10 +116,18 @@ pub struct Session {
     pub set: u16,
     /// The node that owns its home.
     pub owner: String,
+    /// Under which epoch of that work set, counted.
+    pub epoch: u32,
     /// Who says so: its `owner`, or another node from its `replica` of the record.
     pub as_of: String,
     /// Who the peer is, once that is proven.
     pub identity: Option<String>,
+    /// How often a child SA was replaced.
+    #[serde(default)]
+    pub child_rekeys: u32,
+    /// Since when it is up, in seconds.
+    #[serde(default)]
+    pub established_s: Option<u64>,
     /// The peer's inner address.
     #[serde(default)]
     pub inner_address: Option<IpAddr>,
@@ -118,6 +138,14 @@ pub struct Session {
 pub struct Drain {
     /// Work sets that went to other nodes.
     pub moved_sets: u32,
+    /// Sessions in them.
+    pub moved_sessions: u32,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Packets that found no room in a queue.
+    pub lost_packets: Option<u64>,
+    /// Packets that were kept from being passed on twice.
+    pub doubles_prevented: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -150,7 +178,7 @@ impl Cluster {
         let mut cluster = Self { nodes: Vec::new(), outside, inside, link, server, authority, directory, lab };
         cluster.write_files(size)?;
         for number in 1..=size {
-            let node = cluster.build_node(number, size)?;
+            let node = cluster.build_node(&format!("n{number}"), number, size)?;
             cluster.nodes.push(node);
         }
         Ok(cluster)
@@ -196,26 +224,7 @@ impl Cluster {
     /// # Errors
     /// strongSwan is not installed.
     pub fn client(&self, number: u8) -> Result<Client> {
-        let name = format!("c{number}");
-        let namespace = self.lab.namespace(&name)?;
-        self.outside.plug(&name, &namespace, "out")?;
-        namespace.ip(&[format!("addr add {} dev out", outside_prefix(100 + number))])?;
-        let id = format!("{name}.lab.test");
-        let own = self.authority.issue(&id, KeyKind::EcdsaP256, &[])?;
-        let settings = Settings {
-            local_id: &id,
-            remote_id: GATEWAY_ID,
-            credential: Credential::Certificate { own: &own, authority: &self.authority.pem() },
-            ike_proposal: "aes128gcm16-prfsha256-x25519",
-            esp_proposal: "aes128gcm16",
-            local_selector: None,
-            remote_selector: Some(PROTECTED),
-            role: Role::Client { gateway: OUTSIDE_ADDRESS.into(), liveness_s: 10 },
-            extra: "",
-            log: Log::Exchanges,
-        };
-        let charon = Charon::start(&self.lab, &namespace, &name, &settings)?;
-        Ok(Client { charon, namespace })
+        self.guest(number, &Guest { identity: &format!("c{number}.lab.test"), ..Guest::default() })
     }
 
     /// Starts a load tool in `outside`, with the address 198.51.100.`host`, whose sessions use `secret`.
@@ -228,7 +237,7 @@ impl Cluster {
             gateway: OUTSIDE_ADDRESS,
             gateway_id: GATEWAY_ID,
             local_id: LOAD_ID,
-            proof: Proof::PreSharedKey(secret),
+            proof: load::Proof::PreSharedKey(secret),
         };
         Load::start(outside, &settings)
     }
@@ -257,8 +266,10 @@ impl Cluster {
     pub fn sessions(&self) -> Vec<Session> {
         let running = self.nodes.iter().filter(|node| node.process.is_some());
         let mut sessions: Vec<Session> = running.flat_map(|node| node.sessions().unwrap_or_default()).collect();
-        // A node's own word counts more than another's copy of the record.
-        sessions.sort_by(|a, b| (&a.session, &a.as_of).cmp(&(&b.session, &b.as_of)));
+        // Of two that show the same one, the newer owner counts: a node that is cut off shows what it had. And its own word
+        // counts more than another's copy of the record.
+        let order = |session: &Session| (session.session.clone(), Reverse(session.epoch), session.as_of.clone());
+        sessions.sort_by_key(order);
         sessions.dedup_by(|a, b| a.session == b.session);
         sessions
     }
@@ -394,13 +405,14 @@ esp = ["aes128gcm16"]
         Ok(())
     }
 
-    fn build_node(&self, number: u8, size: u8) -> Result<Node> {
+    /// The `number`th node, on a machine named `machine`.
+    fn build_node(&self, machine: &str, number: u8, size: u8) -> Result<Node> {
         let name = format!("n{number}");
-        let namespace = self.lab.namespace(&name)?;
+        let namespace = self.lab.namespace(machine)?;
         let cables = vec![
-            self.outside.plug(&name, &namespace, "out")?,
-            self.inside.plug(&name, &namespace, "in")?,
-            self.link.plug(&name, &namespace, "clu")?,
+            self.outside.plug(machine, &namespace, "out")?,
+            self.inside.plug(machine, &namespace, "in")?,
+            self.link.plug(machine, &namespace, "clu")?,
         ];
         let (outside, inside, cluster) =
             (outside_prefix(10 + number), inside_prefix(10 + number), link_prefix(10 + number));
@@ -409,8 +421,8 @@ esp = ["aes128gcm16"]
             format!("addr add {inside} dev in"),
             format!("addr add {cluster} dev clu"),
         ])?;
-        let directory = self.lab.subdirectory(&name)?;
-        let pins = Path::new(BPFFS).join(self.lab.prefix()).join(&name);
+        let directory = self.lab.subdirectory(machine)?;
+        let pins = Path::new(BPFFS).join(self.lab.prefix()).join(machine);
         let membership = if size > 1 {
             format!(
                 "[cluster]\ninterface = \"clu\"\naddress = \"{cluster}\"\n\

@@ -171,7 +171,7 @@ impl Refused {
             ConnectionError::ConnectionClosed(close) => {
                 let refusal = tls_alert(u64::from(close.error_code));
                 let detail = if refusal == Refusal::UnknownCa {
-                    "it does not know the CA of this node's certificate".into()
+                    "it does not know the CA of this node's certificate; issue that anew with the cluster's CA".into()
                 } else if refusal == Refusal::Certificate {
                     "it does not accept this node's certificate: expired, not yet valid (clock?), or made for another use".into()
                 } else {
@@ -182,7 +182,9 @@ impl Refused {
             ConnectionError::TransportError(error) => {
                 let refusal = tls_alert(u64::from(error.code));
                 let detail = if refusal == Refusal::UnknownCa {
-                    "its certificate comes from a CA that is not this cluster's".into()
+                    "its certificate comes from a CA that is not this cluster's; issue it anew with the cluster's CA, or correct \
+                     membership.ca in node.toml"
+                        .into()
                 } else {
                     format!("its certificate or handshake is not acceptable: {}", error.reason)
                 };

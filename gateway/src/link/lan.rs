@@ -2,6 +2,7 @@
 //! cluster's address there.
 #![expect(unsafe_code, reason = "packet sockets and interface requests have no safe interface")]
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
@@ -35,11 +36,39 @@ pub struct Lan {
 /// The socket cannot be opened, or an interface is not there.
 pub fn probe(lans: &[Lan]) -> io::Result<Probe> {
     for lan in lans {
-        if is_held(lan)? {
+        if holder(lan)?.is_some() {
             return Ok(Probe::Held);
         }
     }
     Ok(Probe::Free)
+}
+
+/// The hardware address of another machine that has the address on that LAN, if one answers for it. Takes up to 300 ms.
+///
+/// # Errors
+/// The socket cannot be opened, or the interface is not there.
+pub fn holder(lan: &Lan) -> io::Result<Option<[u8; 6]>> {
+    let protocol = i32::from(ETHERTYPE_ARP.to_be());
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(protocol)))?;
+    socket.bind(&link_address(&lan.interface)?)?;
+    let source = hardware_address(&lan.interface)?;
+    // A machine with two interfaces in one LAN answers itself.
+    let own = own_hardware_addresses();
+    for _ in 0..PROBES {
+        socket.send(&request_frame(source, lan.address))?;
+        let deadline = Instant::now() + PROBE_WAIT;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            socket.set_read_timeout(Some(left))?;
+            let mut frame = [MaybeUninit::<u8>::uninit(); 128];
+            let Ok(len) = socket.recv(&mut frame) else { break };
+            // SAFETY: the kernel has written the first `len` octets.
+            let frame: Vec<u8> = frame.iter().take(len).map(|octet| unsafe { octet.assume_init() }).collect();
+            if let Some(holder) = holder_in(&frame, lan.address).filter(|holder| !own.contains(holder)) {
+                return Ok(Some(holder));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the interface is up and has a carrier; one that is gone is down.
@@ -51,28 +80,6 @@ pub fn link(interface: &str) -> Link {
     });
     let up = libc::IFF_UP | libc::IFF_RUNNING;
     if flags.is_ok_and(|flags| i32::from(flags) & up == up) { Link::Up } else { Link::Down }
-}
-
-fn is_held(lan: &Lan) -> io::Result<bool> {
-    let protocol = i32::from(ETHERTYPE_ARP.to_be());
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(protocol)))?;
-    socket.bind(&link_address(&lan.interface)?)?;
-    let own = hardware_address(&lan.interface)?;
-    for _ in 0..PROBES {
-        socket.send(&request_frame(own, lan.address))?;
-        let deadline = Instant::now() + PROBE_WAIT;
-        while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            socket.set_read_timeout(Some(left))?;
-            let mut frame = [MaybeUninit::<u8>::uninit(); 128];
-            let Ok(len) = socket.recv(&mut frame) else { break };
-            // SAFETY: the kernel has written the first `len` octets.
-            let frame: Vec<u8> = frame.iter().take(len).map(|octet| unsafe { octet.assume_init() }).collect();
-            if holds(&frame, own, lan.address) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
 }
 
 /// A broadcast ARP request that claims no address of its own.
@@ -89,12 +96,31 @@ fn request_frame(own: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// Whether `frame` shows that somebody else has `address`.
-fn holds(frame: &[u8], own: [u8; 6], address: Ipv4Addr) -> bool {
-    frame.len() >= FRAME
-        && frame[6..12] != own
-        && frame[12..14] == ETHERTYPE_ARP.to_be_bytes()
-        && frame[28..32] == address.octets()
+/// The hardware address of who says in `frame` that it has `address`.
+fn holder_in(frame: &[u8], address: Ipv4Addr) -> Option<[u8; 6]> {
+    let claims =
+        frame.len() >= FRAME && frame[12..14] == ETHERTYPE_ARP.to_be_bytes() && frame[28..32] == address.octets();
+    frame.get(6..12).filter(|_| claims)?.try_into().ok()
+}
+
+/// The hardware addresses of this machine's interfaces.
+fn own_hardware_addresses() -> Vec<[u8; 6]> {
+    let mut own = Vec::new();
+    // SAFETY: the call takes nothing, and returns a list that ends with an index of 0 and is ours until it is freed.
+    unsafe {
+        let list = libc::if_nameindex();
+        let mut entry = list;
+        while !entry.is_null() && (*entry).if_index != 0 {
+            if let Ok(name) = CStr::from_ptr((*entry).if_name).to_str() {
+                own.extend(hardware_address(name));
+            }
+            entry = entry.add(1);
+        }
+        if !list.is_null() {
+            libc::if_freenameindex(list);
+        }
+    }
+    own
 }
 
 fn link_address(interface: &str) -> io::Result<SockAddr> {
@@ -157,14 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn only_another_holder_of_the_address_counts() {
+    fn who_claims_the_address_is_its_holder() {
         let address = Ipv4Addr::new(192, 0, 2, 1);
-        let own = [2, 0, 0, 0, 0, 1];
         let mut reply = request_frame([2, 0, 0, 0, 0, 2], Ipv4Addr::UNSPECIFIED);
-        assert!(!holds(&reply, own, address));
+        assert_eq!(holder_in(&reply, address), None);
         reply[28..32].copy_from_slice(&address.octets());
-        assert!(holds(&reply, own, address));
-        assert!(!holds(&reply, [2, 0, 0, 0, 0, 2], address), "the node itself");
-        assert!(!holds(&reply[..41], own, address), "cut off");
+        assert_eq!(holder_in(&reply, address), Some([2, 0, 0, 0, 0, 2]));
+        assert_eq!(holder_in(&reply[..41], address), None, "cut off");
+    }
+
+    #[test]
+    fn the_loopback_interface_is_among_this_machines_own() {
+        assert!(own_hardware_addresses().contains(&[0; 6]));
     }
 }

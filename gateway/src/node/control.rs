@@ -59,10 +59,11 @@ impl Control {
         for set in WorkSet::all().filter(|set| !own.contains(set)) {
             let Some(records) = link.records(set).await else { break };
             let owner = status.report.owner(set).unwrap_or_default();
+            let epoch = status.report.table.as_ref().map_or(0, |table| table.assignment(set).epoch.count);
             for (_, octets) in records.iter().filter(|(id, _)| id.kind == RecordKind::IKE_SA) {
                 // A newer neighbour's record may be unreadable here; its node shows it.
                 if let Ok(Some(session)) = ike::Session::from_record(octets) {
-                    sessions.push(entry(&session, &owner, "replica"));
+                    sessions.push(entry(&session, (&owner, epoch), "replica"));
                 }
             }
         }

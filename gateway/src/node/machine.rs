@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::thread;
 
 use anyhow::Context;
 use rustix::net::netdevice::name_to_index;
@@ -11,14 +12,15 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
 use tracing::warn;
 
-use crate::config::{Interface, Node};
+use crate::config::{Cluster, Interface, Node};
 use crate::fault::Machine;
+use crate::link::lan::{self, Lan};
 
 /// Checks what can be checked before anything is changed.
 ///
 /// # Errors
 /// [`Machine`]: one sentence each.
-pub(super) fn check(node: &Node, cluster: IpAddr) -> anyhow::Result<()> {
+pub(super) fn check(node: &Node, cluster: &Cluster) -> anyhow::Result<()> {
     let effective = effective_capabilities().unwrap_or(u64::MAX);
     for (number, name) in [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (10, "CAP_NET_BIND_SERVICE")] {
         if effective & (1 << number) == 0 {
@@ -28,25 +30,61 @@ pub(super) fn check(node: &Node, cluster: IpAddr) -> anyhow::Result<()> {
     if let Err(error) = fs::File::options().read(true).write(true).open("/dev/net/tun") {
         return Err(Machine::Tun(error).into());
     }
-    for interface in [&node.outside, &node.inside].into_iter().chain(&node.cluster) {
+    for interface in interfaces(node) {
         check_interface(interface)?;
     }
     for port in [500, 4500] {
-        // SO_REUSEPORT, which the workers' sockets carry, would share the port with a program that does the same.
-        match UdpSocket::bind(SocketAddr::new(cluster, port)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(Machine::PortTaken { address: cluster, port }.into());
+        // SO_REUSEPORT, which the workers' sockets carry, would share the port with a program that does the same. The
+        // cluster's address is not there before the node has started; who has every address has it, too.
+        check_port(cluster.outside.address, port)?;
+        check_port(Ipv4Addr::UNSPECIFIED.into(), port).map_err(|_| taken(cluster.outside.address, port))?;
+    }
+    if node.membership.is_some() {
+        for interface in interfaces(node) {
+            for port in [cluster.port, cluster.port.saturating_add(1)] {
+                check_port(interface.address.address, port)?;
             }
-            // The cluster's address is not there before the node has started.
-            Ok(_) | Err(_) => {}
         }
-        if let Err(error) = UdpSocket::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
-            && error.kind() == io::ErrorKind::AddrInUse
-        {
-            return Err(Machine::PortTaken { address: cluster, port }.into());
-        }
+        check_alone(node)?;
     }
     Ok(())
+}
+
+fn interfaces(node: &Node) -> impl Iterator<Item = &Interface> {
+    [&node.outside, &node.inside].into_iter().chain(&node.cluster)
+}
+
+fn check_port(address: IpAddr, port: u16) -> Result<(), Machine> {
+    match UdpSocket::bind(SocketAddr::new(address, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(taken(address, port)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+const fn taken(address: IpAddr, port: u16) -> Machine {
+    Machine::PortTaken { address, port }
+}
+
+/// A copy of this node elsewhere, with its name and addresses, would fight with it for every packet: it must not start. All
+/// networks are asked at the same time.
+fn check_alone(node: &Node) -> Result<(), Machine> {
+    thread::scope(|scope| {
+        let asked: Vec<_> = interfaces(node)
+            .filter_map(|interface| {
+                let IpAddr::V4(address) = interface.address.address else { return None };
+                let lan = Lan { interface: interface.name.clone(), address };
+                Some((scope.spawn(move || lan::holder(&lan)), interface))
+            })
+            .collect();
+        for (holder, interface) in asked {
+            // Who cannot look finds nobody; the interface itself was checked before.
+            if let Ok(Ok(Some(holder))) = holder.join() {
+                let (address, interface) = (interface.address.address, interface.name.clone());
+                return Err(Machine::AddressTaken { address, interface, node: node.name.clone(), holder });
+            }
+        }
+        Ok(())
+    })
 }
 
 fn check_interface(interface: &Interface) -> anyhow::Result<()> {

@@ -168,8 +168,8 @@ const fn why_ended(reason: Reason) -> &'static str {
     }
 }
 
-/// A session as a list shows it.
-pub(super) fn entry(session: &ike::Session, owner: &str, as_of: &str) -> SessionEntry {
+/// A session as a list shows it; `owner` with the epoch under which it holds the work set.
+pub(super) fn entry(session: &ike::Session, owner: (&str, u32), as_of: &str) -> SessionEntry {
     let state = match session.state {
         ike::SessionState::Connecting => "connecting",
         ike::SessionState::Established => "up",
@@ -179,7 +179,8 @@ pub(super) fn entry(session: &ike::Session, owner: &str, as_of: &str) -> Session
     SessionEntry {
         session: hex(session.session),
         set: session.home.index(),
-        owner: owner.to_owned(),
+        owner: owner.0.to_owned(),
+        epoch: owner.1,
         as_of: as_of.to_owned(),
         connection: session.connection.clone(),
         identity: session.identity.as_ref().map(ToString::to_string),

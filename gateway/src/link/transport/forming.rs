@@ -146,7 +146,10 @@ impl Shared {
             return Err((None, refuse(&connection, Refusal::SameIdentity, detail)));
         }
         let Some(peer) = self.config.neighbours.iter().position(|n| n.name == hello.name) else {
-            let detail = format!("{:?} is not a member of cluster {:?}", hello.name, self.config.cluster);
+            let detail = format!(
+                "{:?} is not a member of cluster {:?}; add it under [[members]] on all nodes",
+                hello.name, self.config.cluster
+            );
             return Err((None, refuse(&connection, Refusal::UnknownMember, detail)));
         };
         let named = |why| (Some(peer), why);
@@ -171,7 +174,11 @@ impl Shared {
         }
         if hello.configuration != ours.configuration {
             let (theirs, our) = (hex(&hello.configuration), hex(&ours.configuration));
-            let detail = format!("the configuration of {} has hash {theirs}, that of {} {our}", hello.name, ours.name);
+            let detail = format!(
+                "the configuration of {} has hash {theirs}, that of {} {our}; give both the same cluster.toml and the same files \
+                 that it names, and start again",
+                hello.name, ours.name
+            );
             return Err(refuse(connection, Refusal::OtherConfiguration, detail));
         }
         Ok(())

@@ -71,7 +71,9 @@ impl Driver {
     }
 
     fn list_sessions(&self, now: Time) -> (HashSet<WorkSet>, Vec<SessionEntry>) {
-        let sessions = self.endpoint.sessions(now).map(|session| entry(&session, &self.name, "owner"));
+        let epoch = |set| self.tenures.get(&set).map_or(0, |tenure| tenure.epoch.count);
+        let sessions = self.endpoint.sessions(now);
+        let sessions = sessions.map(|session| entry(&session, (&self.name, epoch(session.home)), "owner"));
         (self.tenures.keys().copied().collect(), sessions.collect())
     }
 
