@@ -227,6 +227,17 @@ impl Cluster {
         self.guest(number, &Guest { identity: &format!("c{number}.lab.test"), ..Guest::default() })
     }
 
+    /// Starts the `number`th strongSwan client, as `settings` say, which [`client_settings`] begins; it is not connected yet.
+    ///
+    /// # Errors
+    /// strongSwan is not installed, or refuses the settings.
+    pub fn client_as(&self, number: u8, settings: &Settings<'_>) -> Result<Client> {
+        let name = format!("c{number}");
+        let namespace = self.outside_host(&name, 100 + number)?;
+        let charon = Charon::start(&self.lab, &namespace, &name, settings)?;
+        Ok(Client { charon, namespace })
+    }
+
     /// Starts a load tool in `outside`, with the address 198.51.100.`host`, whose sessions use `secret`.
     ///
     /// # Errors
@@ -623,6 +634,25 @@ pub(crate) fn gateway_program() -> Result<PathBuf> {
     // Test programs are one directory deeper.
     let found = own.ancestors().skip(1).take(2).map(|directory| directory.join("cryptocluster")).find(|p| p.exists());
     found.context("the program cryptocluster is not built: run `cargo build --release -p gateway`")
+}
+
+/// What a strongSwan client is to be that connects to the cluster's address.
+#[must_use]
+pub const fn client_settings<'a>(id: &'a str, credential: Credential<'a>) -> Settings<'a> {
+    Settings {
+        local_id: id,
+        remote_id: GATEWAY_ID,
+        credential,
+        ike_proposal: "aes128gcm16-prfsha256-x25519",
+        esp_proposal: "aes128gcm16",
+        local_selector: None,
+        remote_selector: Some(PROTECTED),
+        role: Role::Client { gateway: IpAddr::V4(OUTSIDE_ADDRESS), liveness_s: 10 },
+        extra: "",
+        connection_extra: "",
+        child_extra: "",
+        log: Log::Exchanges,
+    }
 }
 
 fn mount_bpffs() -> Result<()> {

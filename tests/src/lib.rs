@@ -17,6 +17,7 @@ mod interrupt;
 mod lab;
 pub mod load;
 mod namespace;
+pub mod nat;
 pub mod observer;
 pub mod pair;
 pub mod pki;

@@ -69,6 +69,8 @@ impl StrongSwanGateway {
             remote_selector: None,
             role: Role::Gateway { pool: POOL },
             extra: "dos_protection = no\n  ikesa_table_size = 4096\n  ikesa_table_segments = 16",
+            connection_extra: "",
+            child_extra: "",
             log,
         };
         let charon = Charon::start(&lab, &middle, "gateway", &settings)?;
@@ -137,6 +139,8 @@ impl StrongSwanPair {
             remote_selector: Some(PROTECTED),
             role: Role::Client { gateway: OUTSIDE_ADDRESS.into(), liveness_s: 10 },
             extra: "",
+            connection_extra: "",
+            child_extra: "",
             log: Log::Exchanges,
         };
         let client = Charon::start(&gateway.lab, &outside, "c1", &settings)?;

@@ -48,6 +48,10 @@ pub struct Settings<'a> {
     pub role: Role<'a>,
     /// More settings for the `charon` section of strongswan.conf.
     pub extra: &'a str,
+    /// More settings for the connection, such as `rekey_time = 4s`; the last word on a key counts.
+    pub connection_extra: &'a str,
+    /// The same for its child.
+    pub child_extra: &'a str,
     /// What it writes down.
     pub log: Log,
 }
@@ -266,9 +270,12 @@ impl Settings<'_> {
         let remote = self.remote_selector.map_or(String::new(), |ts| format!("remote_ts = {ts}"));
         format!(
             "connections {{ lab {{\n version = 2\n {addresses}\n encap = yes\n mobike = no\n rekey_time = 0\n \
-             proposals = {ike}\n local {{ auth = {auth}\n id = {local_id}\n {certificate} }}\n \
+             proposals = {ike}\n {connection_extra}\n local {{ auth = {auth}\n id = {local_id}\n {certificate} }}\n \
              remote {{ auth = {auth}\n id = {remote_id} }}\n \
-             children {{ lab {{\n esp_proposals = {esp}\n rekey_time = 0\n {local}\n {remote} }} }} }} }}\n{pool}",
+             children {{ lab {{\n esp_proposals = {esp}\n rekey_time = 0\n {local}\n {remote}\n \
+             {child_extra} }} }} }} }}\n{pool}",
+            connection_extra = self.connection_extra,
+            child_extra = self.child_extra,
             ike = self.ike_proposal,
             esp = self.esp_proposal,
             local_id = self.local_id,

@@ -44,8 +44,6 @@ impl Cluster {
     /// # Errors
     /// strongSwan is not installed.
     pub fn guest(&self, number: u8, guest: &Guest<'_>) -> Result<Client> {
-        let name = format!("c{number}");
-        let namespace = self.outside_host(&name, 100 + number)?;
         let authority = self.authority.pem();
         let issued;
         let credential = match guest.proof {
@@ -57,19 +55,12 @@ impl Cluster {
             Proof::PreSharedKey(secret) => Credential::PreSharedKey(secret),
         };
         let settings = Settings {
-            local_id: guest.identity,
-            remote_id: GATEWAY_ID,
-            credential,
             ike_proposal: guest.ike_proposal,
             esp_proposal: guest.esp_proposal,
-            local_selector: None,
-            remote_selector: Some(PROTECTED),
-            role: Role::Client { gateway: OUTSIDE_ADDRESS.into(), liveness_s: 10 },
             extra: guest.extra,
-            log: Log::Exchanges,
+            ..client_settings(guest.identity, credential)
         };
-        let charon = Charon::start(&self.lab, &namespace, &name, &settings)?;
-        Ok(Client { charon, namespace })
+        self.client_as(number, &settings)
     }
 
     /// A machine that was made by copying the `number`th node: the same name, addresses, certificate and files.
