@@ -29,7 +29,7 @@ mod view;
 
 pub use identity::{Addresses, Identity, Name, NameError, Network, StartId};
 pub use membership::{Config, Membership};
-pub use policy::{LoneSurvivor, Policy};
+pub use policy::{LoneSurvivor, Policy, SKEW};
 pub use replication::Replication;
 pub use slots::{SlotMap, SlotMask};
 pub use table::{Assignment, Handoff, Table, TableVersion};

@@ -40,6 +40,8 @@ pub struct Policy {
     pub balance_interval: Duration,
     /// How many work sets are on the move at a time.
     pub moves_max: usize,
+    /// How far apart two nodes may take one frame in; a planned move overlaps by as much: see [`SKEW`].
+    pub skew: Duration,
     /// How often the master tells nodes outside its view that it is there.
     pub announce_interval: Duration,
 }
@@ -65,10 +67,16 @@ impl Default for Policy {
             learner_silence: Duration::from_millis(500),
             balance_interval: Duration::from_millis(200),
             moves_max: 64,
+            skew: SKEW,
             announce_interval: Duration::from_millis(200),
         }
     }
 }
+
+/// How far apart in time two nodes may take the same frame in: interrupts, queues and processors of theirs differ. In a
+/// planned move the old owner keeps digests for so long before the new one queues, and works on for so long after that, so
+/// that no frame is too early for the one and too late for the other.
+pub const SKEW: Duration = Duration::from_millis(5);
 
 /// What the smaller part of a split does once nobody else holds the cluster's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

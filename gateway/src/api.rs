@@ -105,7 +105,7 @@ pub struct SessionEntry {
     pub set: u16,
     /// The node that it lives on.
     pub owner: String,
-    /// Under which epoch of that work set, counted.
+    /// Under which epoch of that work set, counted: of two nodes that list a session, the higher has it.
     pub epoch: u32,
     /// `owner`: its node says so itself. `replica`: as this node's copy of its record has it; ages and times left in that
     /// are wrong by a minute at most.

@@ -6,8 +6,8 @@
 //!
 //! # A planned move of a work set
 //! 1. The old owner [watches](Datapath::watch_set) the set: it keeps digests of the plain packets that it processes.
-//! 2. The new owner [holds](Datapath::hold_set) it, installs its pairs from the replicated records ([`esp::Start::TakeOver`])
-//!    and says so: from now on packets that reach it wait in bounded queues.
+//! 2. The new owner [holds](Datapath::hold_set) it, installs its pairs from the replicated records ([`esp::Start::TakeOver`]),
+//!    and, once its workers [know](Datapath::await_workers), says so: from now on packets that reach it wait in bounded queues.
 //! 3. The old owner [stops](Datapath::stop_set) it: its workers empty their queues once more, then process no packet of the
 //!    set, and the exact state comes back as a [`SetState`].
 //! 4. The new owner installs the pairs again ([`esp::Start::HandOver`]) and [starts](Datapath::start_set) the set: plain
@@ -358,12 +358,18 @@ impl Datapath {
         self.tell(|| Command::Watch(set));
     }
 
-    /// New owner of a planned move: queues packets of the set from now on. Waits until the workers do.
+    /// New owner of a planned move: queues packets of the set from now on. Plain ones are known by the pairs that are
+    /// installed behind this.
+    pub fn hold_set(&self, set: WorkSet) {
+        self.tell(|| Command::Hold(set));
+    }
+
+    /// Waits until the workers have done all that they were told before, at most half a second.
     ///
     /// # Errors
     /// A worker does not answer.
-    pub fn hold_set(&self, set: WorkSet) -> anyhow::Result<()> {
-        self.ask(|reply| Command::Hold(set, reply))?;
+    pub fn await_workers(&self) -> anyhow::Result<()> {
+        self.ask(Command::Answer)?;
         Ok(())
     }
 

@@ -161,12 +161,12 @@ async fn serve(
         }
         (Some(_) | None, _) => None,
     };
-    match &link {
-        Some(link) => {
-            driver.join(link.handle(), clustered::lans(&node, &cluster));
+    match (&link, &dispatch) {
+        (Some(link), Some(dispatch)) => {
+            driver.join(link.handle(), clustered::lans(&node, &cluster), Arc::clone(dispatch));
             clustered::watch_carrier(node.outside.name.clone(), link.handle());
         }
-        None => driver.own_all(),
+        (Some(_) | None, _) => driver.own_all(),
     }
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let control = Control::new(&node.name, &cluster, asks.clone(), link.as_ref().map(ClusterLink::handle));

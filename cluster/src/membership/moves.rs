@@ -30,6 +30,8 @@ pub(super) struct MoveIn {
     pub(super) epoch: Epoch,
     from: Slot,
     stage: Stage,
+    /// When the old owner may hear that this node queues.
+    tell_at: Time,
 }
 
 impl MoveIn {
@@ -50,7 +52,7 @@ impl Seat {
         self.begin_moves_in(base);
         if now >= self.moves_at && !self.moves_in.is_empty() {
             self.moves_at = now + base.config.policy.resend;
-            self.report_moves(base);
+            self.report_moves(base, now);
         }
         if self.is_settled() {
             if !self.taken.is_empty() {
@@ -77,7 +79,9 @@ impl Seat {
             if self.table_committed < table.changed(set) || self.moves_in.contains_key(&set) {
                 continue;
             }
-            self.moves_in.insert(set, MoveIn { epoch: handoff.epoch, from: entry.owner, stage: Stage::Preparing });
+            let moving =
+                MoveIn { epoch: handoff.epoch, from: entry.owner, stage: Stage::Preparing, tell_at: Time::ZERO };
+            self.moves_in.insert(set, moving);
             let tenure = Tenure { epoch: handoff.epoch, slot: self.own };
             base.outputs.push_back(Output::Prepare { set, tenure, from: entry.owner });
         }
@@ -88,7 +92,10 @@ impl Seat {
             && moving.stage == Stage::Preparing
         {
             moving.stage = Stage::Queueing;
-            self.report_when_done(base, now, Stage::Preparing);
+            // A frame that came too early for this node's queue has passed the old owner by then.
+            moving.tell_at = now + base.config.policy.skew;
+            let tell_at = moving.tell_at;
+            self.report_when_done(base, now, tell_at, Stage::Preparing);
         }
     }
 
@@ -104,24 +111,25 @@ impl Seat {
         if self.is_master() {
             self.taken.push((set, self.own, epoch));
         }
-        self.report_when_done(base, now, Stage::Queueing);
+        self.report_when_done(base, now, now, Stage::Queueing);
     }
 
-    /// Reports at once when the last move has left `stage`; till then the next report in turn does, so that many moves
+    /// Reports at the time `at` when the last move has left `stage`; till then the next report in turn does, so that many moves
     /// at a time do not make a datagram each.
-    fn report_when_done(&mut self, base: &mut Base, now: Time, stage: Stage) {
+    fn report_when_done(&mut self, base: &mut Base, now: Time, at: Time, stage: Stage) {
         if !self.moves_in.values().any(|moving| moving.stage == stage) {
-            self.moves_at = self.moves_at.min(now);
+            self.moves_at = self.moves_at.min(at);
         }
         self.drive_moves(base, now);
     }
 
-    fn report_moves(&self, base: &mut Base) {
+    fn report_moves(&self, base: &mut Base, now: Time) {
         let mut queueing: BTreeMap<Slot, Vec<(WorkSet, Epoch)>> = BTreeMap::new();
         let mut taken = Vec::new();
         for (set, moving) in &self.moves_in {
             match moving.stage {
                 Stage::Preparing => {}
+                Stage::Queueing if now < moving.tell_at => {}
                 Stage::Queueing => queueing.entry(moving.from).or_default().push((*set, moving.epoch)),
                 Stage::Taken => taken.push((*set, moving.epoch)),
             }

@@ -32,8 +32,10 @@ pub(super) enum Command {
     Inner(Box<[u8]>),
     /// Note digests of what is processed of the set.
     Watch(WorkSet),
-    /// Queue packets of the set, and say so.
-    Hold(WorkSet, Sender<()>),
+    /// Queue packets of the set.
+    Hold(WorkSet),
+    /// Say that all before this is done.
+    Answer(Sender<()>),
     /// Stop the set, and say where it stands.
     Stop(WorkSet, Sender<Stopped>),
     /// Go on with the set, without what the old owner has processed.

@@ -246,8 +246,10 @@ impl Worker {
             Command::Watch(set) => {
                 self.modes.insert(set, Mode::Watched(Vec::new()));
             }
-            Command::Hold(set, reply) => {
+            Command::Hold(set) => {
                 self.modes.insert(set, Mode::Held(Hold::default()));
+            }
+            Command::Answer(reply) => {
                 // Who asked may have given up by now.
                 let _ = reply.send(());
             }

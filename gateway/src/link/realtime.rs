@@ -91,8 +91,8 @@ pub struct Report {
     pub view: Option<Arc<View>>,
     /// The owners of the work sets.
     pub table: Option<Table>,
-    /// The least time that was left of the lease when it was renewed, since the last report.
-    pub margin_min: Option<Duration>,
+    /// How the lease was renewed.
+    pub lease: Renewals,
     /// The longest that the thread came late to a deadline of its own, since its start.
     pub late_max: Duration,
     /// Keepalives sent, opened, and refused by reason.
@@ -109,6 +109,30 @@ impl Report {
     pub fn owner(&self, set: WorkSet) -> Option<String> {
         let owner = self.table.as_ref()?.assignment(set).owner;
         Some(self.view.as_ref()?.member(owner)?.identity.name.as_str().to_owned())
+    }
+}
+
+/// How the lease was renewed, since the thread's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Renewals {
+    /// The least time that was left when it was renewed in time.
+    pub margin_min: Option<Duration>,
+    /// How often it was renewed after its end: packets were dropped in between.
+    pub lapses: u64,
+    /// For how long it was over, in all.
+    pub lapsed: Duration,
+}
+
+impl Renewals {
+    /// Notes that the lease which ends at `end` was renewed at `now`.
+    fn note(&mut self, end: Time, now: Time) {
+        if now < end {
+            let margin = end - now;
+            self.margin_min = Some(self.margin_min.map_or(margin, |least| least.min(margin)));
+        } else {
+            self.lapses = self.lapses.saturating_add(1);
+            self.lapsed = self.lapsed.saturating_add(now - end);
+        }
     }
 }
 
@@ -363,6 +387,8 @@ impl Loop {
                 Output::Release { set } | Output::Stop { set, .. } | Output::Abandon { set } => self.on_loss(*set),
                 Output::Left { start, .. } => {
                     self.own = None;
+                    // What comes next is a first lease, not a late renewal.
+                    self.published.store(0, Ordering::Relaxed);
                     // Fails only without a group key, and there always is one.
                     let _ = self.seal.set_start(*start);
                     for set in WorkSet::all() {
@@ -390,8 +416,7 @@ impl Loop {
         (self.hooks.lease)(until);
         let before = Time { nanos: self.published.swap(until.nanos, Ordering::Relaxed) };
         if before > Time::ZERO {
-            let margin = before - boot_time();
-            self.report.margin_min = Some(self.report.margin_min.map_or(margin, |least| least.min(margin)));
+            self.report.lease.note(before, boot_time());
         }
     }
 
@@ -414,7 +439,6 @@ impl Loop {
         self.report.drained = members.map(|member| member.slot).filter(drained).collect();
         self.report.datagrams.unsent = self.sockets.refused().iter().sum();
         let _ = self.notices.send(Notice::Report(Box::new(self.report.clone())));
-        self.report.margin_min = None;
         for (sender, address) in self.heard.fell_silent(boot_time()) {
             let _ = self.notices.send(Notice::NetworkSilent(sender, address));
         }

@@ -22,6 +22,7 @@ use super::tidings::Tidings;
 use super::wall_time;
 use crate::config::Cluster;
 use crate::datapath::{self, Datapath, SaPair};
+use crate::dispatch::Dispatch;
 use crate::link;
 use crate::link::lan::Lan;
 use crate::link::realtime::thread::boot_time;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     inner: Arc<Mutex<InnerPrefixes>>,
     /// Where somebody else could hold the cluster's addresses.
     lans: Vec<Lan>,
+    /// The filter, for what it counts.
+    dispatch: Option<Arc<Dispatch>>,
     /// Sets that were handed over to this node and are not its own yet.
     incoming: HashMap<WorkSet, Incoming>,
     /// Sets that are to move here: what is queued for them.
@@ -79,7 +82,19 @@ pub(super) struct Driver {
     gatherings: Vec<Gathering>,
     gathered: u64,
     tidings: Tidings,
+    strays: Strays,
     started: Time,
+}
+
+/// Packets of which this node has no pair, counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strays {
+    /// Sent to the owner of their set.
+    handed_on: u64,
+    /// Taken in for another node.
+    taken: u64,
+    /// Of a set of this node's own, or one that moves here and can queue no more, or nobody's.
+    dropped: u64,
 }
 
 /// A pair of ESP SAs that is installed or about to be.
@@ -91,8 +106,8 @@ struct Child {
 enum Answer {
     Signed(RequestId, Result<Vec<u8>, SignError>),
     Stopped(Stopped),
-    Held(WorkSet, anyhow::Result<()>),
     Unclaimed(String, Given),
+    Held(WorkSet, Tenure, anyhow::Result<()>),
 }
 
 /// What the driver listens to.
@@ -139,6 +154,7 @@ impl Driver {
             view: None,
             inner,
             lans: Vec::new(),
+            dispatch: None,
             incoming: HashMap::new(),
             coming: HashMap::new(),
             outgoing: Vec::new(),
@@ -146,6 +162,7 @@ impl Driver {
             gatherings: Vec::new(),
             gathered: 0,
             tidings: Tidings::default(),
+            strays: Strays::default(),
             started: boot_time(),
             cluster,
         }
@@ -162,9 +179,10 @@ impl Driver {
     }
 
     /// Works for the sets that the cluster gives it.
-    pub(super) fn join(&mut self, link: link::Handle, lans: Vec<Lan>) {
+    pub(super) fn join(&mut self, link: link::Handle, lans: Vec<Lan>, dispatch: Arc<Dispatch>) {
         self.link = Some(link);
         self.lans = lans;
+        self.dispatch = Some(dispatch);
     }
 
     /// Works until the API asks it to stop or a worker has failed.
@@ -242,8 +260,8 @@ impl Driver {
         match answer {
             Answer::Signed(request, signature) => self.endpoint.handle_signature(boot_time(), request, signature),
             Answer::Stopped(stopped) => self.on_stopped(stopped),
-            Answer::Held(set, outcome) => self.on_held(set, outcome),
             Answer::Unclaimed(pool, given) => self.on_unclaimed(&pool, given),
+            Answer::Held(set, tenure, outcome) => self.on_held(set, tenure, outcome),
         }
     }
 
@@ -270,7 +288,10 @@ impl Driver {
             }
             datapath::Event::UnknownDestination { packet } => {
                 if let Some(home) = self.home_of_inner(&packet) {
-                    self.hand_on(home, &Stray::inner(packet));
+                    let queued = self.coming.get_mut(&home).is_some_and(|coming| coming.queue_inner(&packet));
+                    if !queued {
+                        self.hand_on(home, &Stray::inner(packet));
+                    }
                 }
             }
             datapath::Event::WorkerFailed { worker, error } => {
@@ -318,13 +339,14 @@ impl Driver {
     }
 
     /// Sends what another node must handle to it. A node that runs alone has nobody to send it to.
-    fn hand_on(&self, home: WorkSet, stray: &Stray) {
-        if let Some(link) = &self.link
-            && !self.tenures.contains_key(&home)
+    fn hand_on(&mut self, home: WorkSet, stray: &Stray) {
+        match &self.link {
             // The old owner of a set that moves here gets its own copy of each packet.
-            && !self.coming.contains_key(&home)
-        {
-            link.hand_on(home, stray.to_bytes().into());
+            Some(link) if !self.tenures.contains_key(&home) && !self.coming.contains_key(&home) => {
+                link.hand_on(home, stray.to_bytes().into());
+                self.strays.handed_on += 1;
+            }
+            Some(_) | None => self.strays.dropped += 1,
         }
     }
 

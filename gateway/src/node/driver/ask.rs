@@ -133,7 +133,7 @@ impl Driver {
         let status = self.link.as_ref()?.status();
         Some(LeaseStatus {
             left_ms: milliseconds(status.lease_until.since(now)),
-            margin_min_ms: status.report.margin_min.map(milliseconds),
+            margin_min_ms: status.report.lease.margin_min.map(milliseconds),
         })
     }
 
@@ -162,6 +162,9 @@ impl Driver {
             ("ike_child_rekeyed", ike.child_rekeyed),
             ("ike_adopted", ike.adopted),
             ("ike_cookies_sent", ike.cookies_sent),
+            ("strays_handed_on", self.strays.handed_on),
+            ("strays_taken", self.strays.taken),
+            ("strays_dropped", self.strays.dropped),
             ("esp_pairs", u64::try_from(self.children.len()).unwrap_or(u64::MAX)),
         ] {
             counters.insert(name.to_owned(), value);
@@ -171,6 +174,8 @@ impl Driver {
         }
         let drops = self.datapath.drops();
         counters.extend(drops.into_iter().map(|(reason, count)| (format!("drop_{}", reason.label()), count)));
+        counters.extend(self.dispatch.iter().flat_map(|dispatch| dispatch_counters(dispatch)));
+        counters.extend(self.link.iter().flat_map(|link| link_counters(link.status().report)));
         // Only the owner of a pool's set knows how much of it is used.
         for (name, pool) in self.pools.iter().filter(|(name, _)| self.tenures.contains_key(&home_of_pool(name))) {
             let (used, size) = pool.usage();
@@ -194,4 +199,30 @@ impl Driver {
             counters,
         }
     }
+}
+
+fn dispatch_counters(dispatch: &Dispatch) -> BTreeMap<String, u64> {
+    let counters = dispatch.counters().unwrap_or_else(|error| {
+        debug!(%error, "the filter's counters cannot be read");
+        BTreeMap::new()
+    });
+    counters.into_iter().map(|(reason, count)| (format!("dispatch_{}", reason.label()), count)).collect()
+}
+
+fn link_counters(report: link::realtime::Report) -> impl Iterator<Item = (String, u64)> {
+    let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    let datagrams = report.datagrams;
+    let refused = [datagrams.malformed, datagrams.other_key, datagrams.forged, datagrams.repeated];
+    [
+        ("link_lease_margin_min_us", report.lease.margin_min.map_or(0, micros)),
+        ("link_lease_lapses", report.lease.lapses),
+        ("link_lease_lapsed_us", micros(report.lease.lapsed)),
+        ("link_late_max_us", micros(report.late_max)),
+        ("link_keepalives_out", datagrams.sent),
+        ("link_keepalives_in", datagrams.received),
+        ("link_keepalives_unsent", datagrams.unsent),
+        ("link_keepalives_refused", refused.iter().sum()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
 }

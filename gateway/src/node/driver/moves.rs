@@ -30,6 +30,8 @@ pub(super) struct Coming {
     /// Pairs installed from that state. Those that the final state does not have go again.
     pairs: Vec<Spi>,
     ike: Vec<(Path, Vec<u8>)>,
+    /// Plain packets of pairs that have come up since.
+    inner: Vec<Vec<u8>>,
 }
 
 impl Coming {
@@ -38,6 +40,15 @@ impl Coming {
         if self.ike.len() < IKE_QUEUE_MAX {
             self.ike.push((path, datagram));
         }
+    }
+
+    /// Queues a plain packet for which the workers know no pair: the final state may bring it. `false` if there is no room.
+    pub(super) fn queue_inner(&mut self, packet: &[u8]) -> bool {
+        let has_room = self.inner.len() < INNER_QUEUE_MAX;
+        if has_room {
+            self.inner.push(packet.to_vec());
+        }
+        has_room
     }
 }
 
@@ -64,7 +75,8 @@ impl Driver {
             Event::Acquire { set, tenure, how, records } => self.on_acquire(set, tenure, how, records),
             Event::Release(set) => self.on_release(set),
             Event::Prepare { set, tenure, records, .. } => {
-                self.coming.insert(set, Coming { tenure, records, pairs: Vec::new(), ike: Vec::new() });
+                let (pairs, ike, inner) = (Vec::new(), Vec::new(), Vec::new());
+                self.coming.insert(set, Coming { tenure, records, pairs, ike, inner });
                 // The old owner must note what it processes before this node begins to queue.
                 if let Some(link) = &self.link {
                     link.ask(set, Word::watch(set).to_bytes());
@@ -150,9 +162,14 @@ impl Driver {
         let coming = self.coming.remove(&set);
         self.remove_provisional(coming.as_ref());
         self.datapath.start_set(set, &digests);
-        for (path, datagram) in coming.into_iter().flat_map(|coming| coming.ike) {
+        let (ike, inner) = coming.map(|coming| (coming.ike, coming.inner)).unwrap_or_default();
+        for (path, datagram) in ike {
             self.endpoint.handle_datagram(boot_time(), path, set, &datagram);
             self.carry_out();
+        }
+        for packet in inner {
+            // One that finds no room is lost, as on any network.
+            self.datapath.handle_inner(&packet);
         }
         self.carry_out();
     }
@@ -233,36 +250,56 @@ impl Driver {
         }
     }
 
-    /// The old owner watches: now this node may queue.
-    fn on_watching(&mut self, set: WorkSet) {
-        self.outgoing.retain(|(_, gone)| *gone != set);
-        let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
+    /// A set is to move to the node `from`.
+    fn on_watch(&self, from: StartId, set: WorkSet) {
+        if self.tenures.contains_key(&set) {
+            self.datapath.watch_set(set);
+        }
+        let (Some(link), datapath) = (self.link.clone(), Arc::clone(&self.datapath)) else { return };
         drop(tokio::task::spawn_blocking(move || {
-            let outcome = datapath.hold_set(set);
-            // Only a driver that has ended does not take it.
-            let _ended = answers.send(Answer::Held(set, outcome));
+            // Without an answer the move stays where it is.
+            if let Err(error) = datapath.await_workers() {
+                warn!(set = set.index(), %error, "the workers do not watch the set");
+                return;
+            }
+            // Of a frame that the new owner queues, this node has the digest, also if it took it much earlier.
+            std::thread::sleep(cluster::SKEW);
+            link.say(from, Word::watching(set).to_bytes());
         }));
     }
 
-    pub(super) fn on_held(&mut self, set: WorkSet, outcome: anyhow::Result<()>) {
-        let coming = self.coming.get_mut(&set);
-        match (outcome, &self.link, coming) {
-            (Ok(()), Some(link), Some(coming)) => {
-                // A plain packet is known to be the set's by its pairs. They send nothing while the set is held.
-                for (initial, start) in Adopted::read(std::mem::take(&mut coming.records), None).pairs {
-                    let pair = SaPair { initial, tenure: coming.tenure, start };
-                    if self.datapath.install(&pair).is_ok() {
-                        coming.pairs.push(pair.initial.spi_in);
-                    }
-                }
-                link.prepared(set);
+    /// The old owner watches: now this node may queue. The workers must know whose packets those are before the filter
+    /// lets them in.
+    fn on_watching(&mut self, set: WorkSet) {
+        let Some(coming) = self.coming.get_mut(&set) else { return };
+        if let Some(at) = self.outgoing.iter().position(|(_, gone)| *gone == set) {
+            self.outgoing.swap_remove(at);
+            self.datapath.forget_set(set);
+        }
+        self.datapath.hold_set(set);
+        for (initial, start) in Adopted::read(mem::take(&mut coming.records), None).pairs {
+            let pair = SaPair { initial, tenure: coming.tenure, start };
+            if self.datapath.install(&pair).is_ok() {
+                coming.pairs.push(pair.initial.spi_in);
             }
-            // The old owner went meanwhile, and the set is this node's.
-            (Ok(()), Some(_), None) if self.tenures.contains_key(&set) => self.datapath.start_set(set, &[]),
-            // The move was called off meanwhile.
-            (Ok(()), Some(_), None) => self.datapath.forget_set(set),
-            (Ok(()), None, _) => {}
-            (Err(error), ..) => warn!(set = set.index(), %error, "packets cannot be queued; the set stays where it is"),
+        }
+        let (datapath, answers, tenure) = (Arc::clone(&self.datapath), self.answers.clone(), coming.tenure);
+        drop(tokio::task::spawn_blocking(move || {
+            let outcome = datapath.await_workers();
+            // Only a driver that has ended does not take it.
+            let _ended = answers.send(Answer::Held(set, tenure, outcome));
+        }));
+    }
+
+    pub(super) fn on_held(&mut self, set: WorkSet, tenure: Tenure, outcome: anyhow::Result<()>) {
+        // Another move, or none: what was held was started or forgotten when this one ended.
+        if self.coming.get(&set).is_none_or(|coming| coming.tenure != tenure) {
+            return;
+        }
+        match (outcome, &self.link) {
+            (Ok(()), Some(link)) => link.prepared(set),
+            (Ok(()), None) => {}
+            (Err(error), _) => warn!(set = set.index(), %error, "packets cannot be queued; the set stays where it is"),
         }
     }
 
@@ -293,6 +330,7 @@ impl Driver {
             return;
         }
         let Ok(stray) = Stray::from_bytes(packet) else { return };
+        self.strays.taken += 1;
         // A packet that finds no room is lost, as on any network.
         match (stray.path(), stray.ike) {
             (Some(path), true) => self.endpoint.handle_datagram(boot_time(), path, set, &stray.octets),
@@ -313,14 +351,7 @@ impl Driver {
         };
         match word {
             Word::Pool(word) => self.on_pool_word(from, word),
-            Word::Watch(moving) => {
-                if self.tenures.contains_key(&moving.set) {
-                    self.datapath.watch_set(moving.set);
-                }
-                if let Some(link) = &self.link {
-                    link.say(from, Word::watching(moving.set).to_bytes());
-                }
-            }
+            Word::Watch(moving) => self.on_watch(from, moving.set),
             Word::Watching(moving) => self.on_watching(moving.set),
             Word::MovedAsked(asked) => self.on_moved_asked(from, &asked),
             Word::MovedTold(told) => self.on_moved_told(boot_time(), from, &told),
@@ -346,3 +377,5 @@ impl Driver {
 const FORGET_AFTER: Duration = Duration::from_millis(500);
 /// IKE datagrams that wait for a set that moves here.
 const IKE_QUEUE_MAX: usize = 256;
+/// Plain packets of new pairs that wait for a set that moves here.
+const INNER_QUEUE_MAX: usize = 256;
