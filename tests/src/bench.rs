@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::figures::Figures;
 
 /// The names that [`run`] knows.
-pub const NAMES: [&str; 5] = ["dispatch", "esp", "failover", "ike", "reference"];
+pub const NAMES: [&str; 6] = ["dispatch", "drain", "esp", "failover", "ike", "reference"];
 
 /// Runs the benchmark `name`, prints its figures and writes them to `json`.
 ///
@@ -16,6 +16,7 @@ pub const NAMES: [&str; 5] = ["dispatch", "esp", "failover", "ike", "reference"]
 pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
     let figures = match name {
         "dispatch" => dispatch::run()?,
+        "drain" => failover::drains()?,
         "esp" => esp::run()?,
         "failover" => failover::run()?,
         "ike" => ike::run()?,

@@ -219,6 +219,26 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until no work set is on the move any more: all nodes agree on shares that differ by no more than one.
+    ///
+    /// # Errors
+    /// They do not within `limit`.
+    pub fn await_even(&self, limit: Duration) -> Result<()> {
+        run::wait_for("the work to be spread evenly", limit, || {
+            let mut shares = self.running().map(|node| {
+                let view = node.status().ok()?.view?;
+                Some(view.members.iter().map(|member| (member.name.clone(), member.sets)).collect::<BTreeMap<_, _>>())
+            });
+            let first = shares.next()??;
+            let (least, most) = (first.values().min()?, first.values().max()?);
+            (most - least <= 1 && shares.all(|other| other.as_ref() == Some(&first))).then_some(())
+        })
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.process.is_some())
+    }
+
     /// Starts a strongSwan client, the `number`th, that proves by certificate who it is; it is not connected yet.
     ///
     /// # Errors
@@ -275,8 +295,7 @@ impl Cluster {
     /// All sessions of the cluster, as the running nodes show them.
     #[must_use]
     pub fn sessions(&self) -> Vec<Session> {
-        let running = self.nodes.iter().filter(|node| node.process.is_some());
-        let mut sessions: Vec<Session> = running.flat_map(|node| node.sessions().unwrap_or_default()).collect();
+        let mut sessions: Vec<Session> = self.running().flat_map(|node| node.sessions().unwrap_or_default()).collect();
         // Of two that show the same one, the newer owner counts: a node that is cut off shows what it had. And its own word
         // counts more than another's copy of the record.
         let order = |session: &Session| (session.session.clone(), Reverse(session.epoch), session.as_of.clone());
@@ -296,13 +315,16 @@ impl Cluster {
         owner.with_context(|| format!("none of {} sessions is of {identity}", sessions.len()))
     }
 
-    /// The name of the master, as the first running node sees it.
+    /// The name of the master, on which all running nodes that are in a view agree.
     ///
     /// # Errors
-    /// No node answers.
+    /// They do not agree within five seconds.
     pub fn master(&self) -> Result<String> {
-        let statuses = self.nodes.iter().filter(|node| node.process.is_some()).filter_map(|node| node.status().ok());
-        statuses.filter_map(|status| status.view).map(|view| view.master).next().context("no node names a master")
+        run::wait_for("all nodes to name one master", Duration::from_secs(5), || {
+            let mut masters = self.running().filter_map(|node| Some(node.status().ok()?.view?.master));
+            let first = masters.next()?;
+            masters.all(|other| other == first).then_some(first)
+        })
     }
 
     /// What an observer of the outside has to know.

@@ -1,5 +1,6 @@
 //! What a run measured, as people read it and as JSON.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +12,9 @@ use serde::Serialize;
 pub struct Figures {
     name: String,
     figures: Vec<Figure>,
+    /// What the figures were made of: one entry for each single measurement.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rows: BTreeMap<String, Vec<serde_json::Value>>,
 }
 
 /// One measured figure, with the bar that it has to meet and the peer that it is compared with.
@@ -56,7 +60,7 @@ impl Figures {
     /// Starts an empty list for the bench or scenario `name`.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), figures: Vec::new() }
+        Self { name: name.to_owned(), figures: Vec::new(), rows: BTreeMap::new() }
     }
 
     /// Adds a figure that stands for itself.
@@ -72,6 +76,15 @@ impl Figures {
             met: bound.is_none_or(|bound| bound.met_by(value)),
             bound,
         });
+    }
+
+    /// Adds one of the single measurements of `kind` that figures are made of; they are written, not printed.
+    ///
+    /// # Errors
+    /// The row is nothing that JSON can hold.
+    pub fn row(&mut self, kind: &str, row: &impl Serialize) -> Result<()> {
+        self.rows.entry(kind.to_owned()).or_default().push(serde_json::to_value(row)?);
+        Ok(())
     }
 
     /// Adds a figure next to a peer's; the bound applies to `ratio`, which says how much better we are.
@@ -186,5 +199,8 @@ mod tests {
         }
         assert_eq!((&line["figure"], &line["unit"]), (&"throughput".into(), &"Gbit/s".into()));
         assert_eq!((&line["peer"], &line["met"]), (&"strongSwan".into(), &true.into()));
+        assert_eq!(json.get("rows"), None);
+        figures.row("pairs", &[1, 2]).unwrap();
+        assert_eq!(serde_json::to_value(&figures).unwrap()["rows"]["pairs"][0][1], 2);
     }
 }

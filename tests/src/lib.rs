@@ -24,6 +24,7 @@ pub mod pki;
 mod process;
 pub mod run;
 pub mod strongswan;
+pub mod vitals;
 
 pub use lab::{Lab, sweep};
 pub use namespace::{Cable, Namespace, Switch};

@@ -18,7 +18,7 @@ use ike::{
     Config, Connection, EspProposal, IkeProposal, Lifetimes, LocalAuth, RemoteAuth, RemoteIdentity, RemoteSelectors,
     Retransmission, UniqueIds,
 };
-use wire::{Secret, TrafficSelector};
+use wire::{Secret, Spi, TrafficSelector};
 
 use self::core::Core;
 use crate::namespace::Namespace;
@@ -73,6 +73,8 @@ pub struct Counts {
     pub rekeyed: usize,
     /// ESP packets that could not be opened.
     pub refused: usize,
+    /// ESP packets that this machine's kernel did not take.
+    pub unsent: usize,
 }
 
 impl Load {
@@ -121,6 +123,12 @@ impl Load {
         Ok(took)
     }
 
+    /// The address that all sessions come from.
+    #[must_use]
+    pub fn local(&self) -> Ipv4Addr {
+        self.core().local()
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -131,6 +139,14 @@ impl Load {
     #[must_use]
     pub fn inner_addresses(&self) -> Vec<Ipv4Addr> {
         self.core().inner_addresses()
+    }
+
+    /// The SPI under which the gateway sends to the session with that inner address.
+    ///
+    /// # Errors
+    /// No session has that address.
+    pub fn spi_of(&self, address: Ipv4Addr) -> Result<Spi> {
+        self.core().spi_of(address).with_context(|| format!("no session has the inner address {address}"))
     }
 
     /// Has each session send one echo to `server` through its tunnel, and again every 200 ms until it is answered;

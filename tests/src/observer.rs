@@ -8,18 +8,20 @@ mod frame;
 mod judge;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use wire::Spi;
 
 use crate::namespace::{Namespace, Switch};
 use crate::run;
 use capture::{Capture, Patience};
 use frame::Content;
-pub use judge::{Judge, Rule, Rules, VIOLATIONS_MAX, Violation};
+pub use judge::{Judge, Rule, Rules, Sender, VIOLATIONS_MAX, Violation};
 
 /// A running observer.
 pub struct Observer {
@@ -102,6 +104,12 @@ impl Observer {
     #[must_use]
     pub fn sent(&self) -> BTreeMap<String, Sent> {
         self.seen().ports.clone()
+    }
+
+    /// Who owns an SA of the cluster's, by what is on the wire: it has sent to the peer at `to` under the newest epoch.
+    #[must_use]
+    pub fn sender(&self, to: Ipv4Addr, spi: Spi) -> Option<Sender> {
+        self.seen().judge.sender(to, spi.0).cloned()
     }
 
     /// Times that a rule was broken so far.

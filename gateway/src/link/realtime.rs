@@ -91,8 +91,10 @@ pub struct Report {
     pub view: Option<Arc<View>>,
     /// The owners of the work sets.
     pub table: Option<Table>,
-    /// How the lease was renewed.
-    pub lease: Renewals,
+    /// The least time that was left of the lease when it was renewed, since the last report.
+    pub margin_min: Option<Duration>,
+    /// How it was renewed since the thread's start.
+    pub renewals: Renewals,
     /// The longest that the thread came late to a deadline of its own, since its start.
     pub late_max: Duration,
     /// Keepalives sent, opened, and refused by reason.
@@ -112,7 +114,7 @@ impl Report {
     }
 }
 
-/// How the lease was renewed, since the thread's start.
+/// How the lease was renewed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Renewals {
     /// The least time that was left when it was renewed in time.
@@ -416,7 +418,10 @@ impl Loop {
         (self.hooks.lease)(until);
         let before = Time { nanos: self.published.swap(until.nanos, Ordering::Relaxed) };
         if before > Time::ZERO {
-            self.report.lease.note(before, boot_time());
+            let now = boot_time();
+            let margin = before - now;
+            self.report.margin_min = Some(self.report.margin_min.map_or(margin, |least| least.min(margin)));
+            self.report.renewals.note(before, now);
         }
     }
 
@@ -439,6 +444,7 @@ impl Loop {
         self.report.drained = members.map(|member| member.slot).filter(drained).collect();
         self.report.datagrams.unsent = self.sockets.refused().iter().sum();
         let _ = self.notices.send(Notice::Report(Box::new(self.report.clone())));
+        self.report.margin_min = None;
         for (sender, address) in self.heard.fell_silent(boot_time()) {
             let _ = self.notices.send(Notice::NetworkSilent(sender, address));
         }

@@ -26,6 +26,7 @@ pub(super) struct Core {
     key: Option<SigningKey>,
     /// Ports 500 and 4500.
     sockets: [UdpSocket; 2],
+    local: Ipv4Addr,
     path: Path,
     tenure: Tenure,
     ivs: CbcIvSource,
@@ -90,6 +91,7 @@ impl Core {
             endpoint,
             key,
             sockets,
+            local,
             path,
             tenure,
             ivs: CbcIvSource::new(seed),
@@ -149,12 +151,21 @@ impl Core {
         Ok(())
     }
 
+    pub(super) const fn local(&self) -> Ipv4Addr {
+        self.local
+    }
+
     pub(super) fn counts(&self) -> Counts {
         Counts { up: self.up.len(), ..self.counts }
     }
 
     pub(super) fn complaint(&self) -> &str {
         &self.complaint
+    }
+
+    /// The SPI that the gateway sends to the session with that inner address.
+    pub(super) fn spi_of(&self, address: Ipv4Addr) -> Option<Spi> {
+        self.by_spi.iter().find(|(_, of)| **of == address).map(|(spi, _)| *spi)
     }
 
     pub(super) fn inner_addresses(&self) -> Vec<Ipv4Addr> {
@@ -396,8 +407,10 @@ impl Core {
         let Some(sequence) = tunnel.outbound.reserve(1).ok().and_then(|mut range| range.take()) else { return };
         if let Ok(length) = tunnel.outbound.seal(sequence, &mut inner, length, &mut sealed, &mut self.ivs) {
             let [_, nat_t] = &self.sockets;
-            // A failed send is a lost packet, which the account shows.
-            nat_t.send_to(sealed.get(..length).unwrap_or_default(), tunnel.remote).ok();
+            // What is not sent is lost, and must not be blamed on the gateway.
+            if nat_t.send_to(sealed.get(..length).unwrap_or_default(), tunnel.remote).is_err() {
+                self.counts.unsent += 1;
+            }
         }
     }
 }

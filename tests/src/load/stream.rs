@@ -16,10 +16,9 @@ use crate::namespace::Namespace;
 /// What came out at one end of a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Streamed {
-    /// Packets that the far end has sent (known only where the far end is ours).
-    pub sent: u32,
     arrivals: Vec<Instant>,
     numbers: BTreeMap<u32, u32>,
+    overtaken: u64,
 }
 
 impl Streamed {
@@ -37,13 +36,17 @@ impl Streamed {
         self.numbers.values().map(|count| u64::from(count - 1)).sum()
     }
 
-    /// How many numbers between the first and the last that came are missing.
+    /// The numbers between the first and the last that came which are missing.
+    pub fn missing(&self) -> impl Iterator<Item = u32> + '_ {
+        let first = self.numbers.keys().next().copied().unwrap_or_default();
+        let end = self.numbers.keys().next_back().map_or(first, |last| last + 1);
+        (first..end).filter(|number| !self.numbers.contains_key(number))
+    }
+
+    /// How many packets came behind one with a higher number.
     #[must_use]
-    pub fn missing(&self) -> u64 {
-        match (self.numbers.first_key_value(), self.numbers.last_key_value()) {
-            (Some((first, _)), Some((last, _))) => u64::from(last - first) + 1 - self.numbers.len() as u64,
-            (None, _) | (_, None) => 0,
-        }
+    pub const fn overtaken(&self) -> u64 {
+        self.overtaken
     }
 
     /// How many packets came.
@@ -54,6 +57,7 @@ impl Streamed {
 
     fn take(&mut self, number: u32) {
         self.arrivals.push(Instant::now());
+        self.overtaken += u64::from(self.numbers.keys().next_back().is_some_and(|last| *last > number));
         *self.numbers.entry(number).or_default() += 1;
     }
 }
@@ -93,8 +97,7 @@ impl Stream {
         self.streamed.take(probe.number);
     }
 
-    pub(super) fn finish(mut self) -> Streamed {
-        self.streamed.sent = self.next;
+    pub(super) fn finish(self) -> Streamed {
         self.streamed
     }
 }
@@ -204,6 +207,8 @@ mod tests {
         }
         assert_eq!(streamed.gap_max(at(0), at(60)), Duration::from_millis(50));
         assert_eq!(streamed.gap_max(at(0), at(200)), Duration::from_millis(147));
-        assert_eq!((streamed.doubled(), streamed.missing(), streamed.received()), (1, 2, 4));
+        assert_eq!((streamed.doubled(), streamed.received()), (1, 4));
+        assert_eq!(streamed.missing().collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(Streamed::default().missing().count(), 0);
     }
 }

@@ -39,7 +39,8 @@ pub enum Rule {
     IvTwice,
     /// I1: two different answers, or requests, with one message id.
     MessageIdTwice,
-    /// I1: a packet of an older epoch after one of a newer: its sender no longer owned the work set.
+    /// I1: a packet of an older epoch after one of a newer, or two senders in one epoch: one of them did not own the work
+    /// set.
     StaleOwner,
     /// I4: an address that the policy protects was seen in the clear.
     InTheClear,
@@ -54,11 +55,20 @@ pub struct Judge {
     ike: u64,
     sequences: Marks<(Ipv4Addr, u32)>,
     ivs: Marks<(Ipv4Addr, u32)>,
-    epochs: HashMap<(Ipv4Addr, u32), u64>,
+    senders: HashMap<(Ipv4Addr, u32), Sender>,
     ike_ivs: HashMap<(u64, u64, bool, u64), u64>,
     ike_messages: HashMap<MessageKey, u64>,
     violations: Vec<Violation>,
     broken: u64,
+}
+
+/// Who sent for one of the cluster's SAs last, under the newest epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The port that its packets came in from.
+    pub port: String,
+    /// The epoch, as the count of owners since the SA's birth.
+    pub epoch: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -108,6 +118,12 @@ impl Judge {
         self.broken
     }
 
+    /// Who owns an SA of the cluster's: it has sent to the peer at `to` under the newest epoch.
+    #[must_use]
+    pub fn sender(&self, to: Ipv4Addr, spi: u32) -> Option<&Sender> {
+        self.senders.get(&(to, spi))
+    }
+
     pub(super) fn judge(&mut self, port: &str, packet: Packet) {
         self.judged += 1;
         self.check_clear(port, packet.source, packet.destination);
@@ -139,11 +155,13 @@ impl Judge {
         }
         if self.rules.cluster == Some(packet.source) {
             let epoch = epoch_of(iv);
-            let newest = self.epochs.entry(sa).or_insert(epoch);
-            let before = *newest;
-            *newest = before.max(epoch);
-            if epoch < before {
-                self.record(Rule::StaleOwner, port, format!("SPI {spi:08x}, epoch {epoch} after {before}"));
+            let newest = self.senders.entry(sa).or_insert_with(|| Sender { port: port.to_owned(), epoch });
+            let before = newest.epoch;
+            if epoch > before {
+                *newest = Sender { port: port.to_owned(), epoch };
+            } else if epoch < before || newest.port != port {
+                let detail = format!("SPI {spi:08x}, epoch {epoch} after {before} of {}", newest.port);
+                self.record(Rule::StaleOwner, port, detail);
             }
         }
     }
@@ -258,9 +276,9 @@ mod tests {
         let mut judge = judge();
         see(&mut judge, "n1", &tests::udp_frame(CLUSTER, CLIENT, &tests::esp(5, 1, iv(0, 1, 0))));
         see(&mut judge, "n2", &tests::udp_frame(CLUSTER, CLIENT, &tests::esp(5, 1, iv(1, 1, 0))));
-        assert_eq!(rules_broken(&judge), [Rule::SequenceTwice]);
-        see(&mut judge, "n2", &tests::udp_frame(CLUSTER, CLIENT, &tests::esp(5, 2, iv(1, 1, 0))));
-        assert_eq!(rules_broken(&judge), [Rule::SequenceTwice, Rule::IvTwice]);
+        assert_eq!(rules_broken(&judge), [Rule::SequenceTwice, Rule::StaleOwner]);
+        see(&mut judge, "n1", &tests::udp_frame(CLUSTER, CLIENT, &tests::esp(5, 2, iv(1, 1, 0))));
+        assert_eq!(rules_broken(&judge), [Rule::SequenceTwice, Rule::StaleOwner, Rule::IvTwice]);
         assert_eq!((judge.judged(), judge.esp()), (3, 3));
     }
 
@@ -285,6 +303,20 @@ mod tests {
         }
         assert_eq!(rules_broken(&judge), [Rule::StaleOwner]);
         assert_eq!(judge.violations()[0].port, "n1");
+    }
+
+    #[test]
+    fn two_owners_in_one_epoch_are_found() {
+        let mut judge = judge();
+        for (port, sequence) in [("n1", 1), ("n2", 2)] {
+            see(
+                &mut judge,
+                port,
+                &tests::udp_frame(CLUSTER, CLIENT, &tests::esp(5, sequence, iv(0, 1, sequence.into()))),
+            );
+        }
+        assert_eq!(rules_broken(&judge), [Rule::StaleOwner]);
+        assert_eq!(judge.sender(CLIENT.into(), 5), Some(&Sender { port: "n1".into(), epoch: 1 }));
     }
 
     #[test]

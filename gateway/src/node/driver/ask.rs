@@ -133,7 +133,7 @@ impl Driver {
         let status = self.link.as_ref()?.status();
         Some(LeaseStatus {
             left_ms: milliseconds(status.lease_until.since(now)),
-            margin_min_ms: status.report.lease.margin_min.map(milliseconds),
+            margin_min_ms: status.report.margin_min.map(milliseconds),
         })
     }
 
@@ -214,9 +214,9 @@ fn link_counters(report: link::realtime::Report) -> impl Iterator<Item = (String
     let datagrams = report.datagrams;
     let refused = [datagrams.malformed, datagrams.other_key, datagrams.forged, datagrams.repeated];
     [
-        ("link_lease_margin_min_us", report.lease.margin_min.map_or(0, micros)),
-        ("link_lease_lapses", report.lease.lapses),
-        ("link_lease_lapsed_us", micros(report.lease.lapsed)),
+        ("link_lease_margin_min_us", report.renewals.margin_min.map_or(0, micros)),
+        ("link_lease_lapses", report.renewals.lapses),
+        ("link_lease_lapsed_us", micros(report.renewals.lapsed)),
         ("link_late_max_us", micros(report.late_max)),
         ("link_keepalives_out", datagrams.sent),
         ("link_keepalives_in", datagrams.received),
