@@ -331,7 +331,7 @@ impl Cluster {
     #[must_use]
     pub fn rules(&self) -> Rules {
         let protected = [PROTECTED, POOL].iter().filter_map(|prefix| prefix.parse().ok()).collect();
-        Rules { protected, cluster: Some(OUTSIDE_ADDRESS) }
+        Rules { protected, cluster: Some(OUTSIDE_ADDRESS), attackers: Vec::new() }
     }
 
     /// Where a server inside can listen.

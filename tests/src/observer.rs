@@ -6,6 +6,7 @@
 mod capture;
 mod frame;
 mod judge;
+mod repeater;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -19,9 +20,10 @@ use wire::Spi;
 
 use crate::namespace::{Namespace, Switch};
 use crate::run;
-use capture::{Capture, Patience};
+use capture::{Capture, Injector, Patience};
 use frame::Content;
 pub use judge::{Judge, Rule, Rules, Sender, VIOLATIONS_MAX, Violation};
+pub use repeater::Repeater;
 
 /// A running observer.
 pub struct Observer {
@@ -125,7 +127,7 @@ impl Observer {
     pub fn plant(&self, namespace: &Namespace, interface: &str) -> Result<()> {
         let specimen =
             run::wait_for("an ESP packet to repeat", Duration::from_secs(5), || self.seen().specimen.clone())?;
-        capture::inject(namespace, interface, &specimen)
+        Injector::open(namespace, interface)?.send(&specimen)
     }
 
     /// Ends the observation once all that was received is judged.
@@ -217,6 +219,9 @@ fn watch(mut capture: Capture, shared: &Shared) -> Result<()> {
 impl Seen {
     fn take(&mut self, frame: &capture::Frame<'_>) {
         let Self { judge, ports, specimen, .. } = self;
+        if judge.is_attacker(frame.port) {
+            return;
+        }
         frame::read(frame.bytes, frame.segment, |packet| {
             let sent = match ports.get_mut(frame.port) {
                 Some(sent) => sent,

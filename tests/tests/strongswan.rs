@@ -23,7 +23,7 @@ fn strongswan_downloads_through_a_strongswan_gateway() {
 #[test]
 fn the_observer_judges_every_packet_and_finds_a_planted_double_use() {
     let pair = StrongSwanPair::start().unwrap();
-    let rules = Rules { protected: vec!["10.0.0.0/8".parse().unwrap()], cluster: None };
+    let rules = Rules { protected: vec!["10.0.0.0/8".parse().unwrap()], ..Rules::default() };
     let observer = Observer::start(&pair.gateway.wire, rules).unwrap();
     let address = pair.client.connect().unwrap();
     let web = pair.gateway.server_address(8080);

@@ -38,10 +38,10 @@ pub(super) fn run() -> Result<Figures> {
     failures.report(&mut figures)?;
     drains.report(&mut figures, DRAINS)?;
     renegotiations(&mut figures, &scene);
-    figures.add("planted_double_use_found", scene.plant()? as f64, "", Some(Bound::AtLeast(1.0)));
-    let report = scene.end()?;
+    let (report, repeated) = scene.judgement()?;
     pauses.report(&mut figures, &report)?;
-    observed(&mut figures, &report);
+    observed(&mut figures, &report, repeated);
+    figures.add("planted_double_use_found", scene.plant()? as f64, "", Some(Bound::AtLeast(1.0)));
     Ok(figures)
 }
 
@@ -55,7 +55,8 @@ pub(super) fn drains() -> Result<Figures> {
     let mut figures = Figures::new("drain");
     drains.report(&mut figures, HUNT_DRAINS)?;
     renegotiations(&mut figures, &scene);
-    observed(&mut figures, &scene.end()?);
+    let (report, repeated) = scene.judgement()?;
+    observed(&mut figures, &report, repeated);
     Ok(figures)
 }
 
@@ -76,11 +77,13 @@ fn renegotiations(figures: &mut Figures, scene: &Scene) {
     figures.add("renegotiations", renegotiations as f64, "", Some(Bound::AtMost(0.0)));
 }
 
-fn observed(figures: &mut Figures, report: &Report) {
+fn observed(figures: &mut Figures, report: &Report, repeated: u64) {
     figures.add("violations", report.broken as f64, "", Some(Bound::AtMost(0.0)));
     figures.add("packets_judged", report.judged as f64, "packets", Some(Bound::AtLeast(1.0)));
     figures.add("esp_judged", report.esp as f64, "packets", Some(Bound::AtLeast(1.0)));
     figures.add("ike_judged", report.ike as f64, "packets", Some(Bound::AtLeast(1.0)));
+    // What an attacker sent again, of which the streams' doubles show none.
+    figures.add("packets_repeated", repeated as f64, "packets", Some(Bound::AtLeast(1.0)));
     figures.add("observer_dropped", report.dropped as f64, "frames", Some(Bound::AtMost(0.0)));
 }
 

@@ -41,6 +41,13 @@ pub(super) struct Frame<'a> {
     pub(super) segment: Option<u16>,
 }
 
+impl Frame<'_> {
+    /// The sender's MAC address.
+    pub(super) fn source(&self) -> [u8; 6] {
+        self.bytes.get(6..12).and_then(|octets| octets.try_into().ok()).unwrap_or_default()
+    }
+}
+
 impl Capture {
     /// Opens the socket. Ports that are plugged in later are not seen.
     pub(super) fn open(switch: &Namespace) -> Result<Self> {
@@ -137,25 +144,41 @@ impl Capture {
     }
 }
 
-/// Sends a raw frame from an interface of `namespace`, as a node gone mad would.
-///
-/// # Errors
-/// There is no such interface.
-pub(super) fn inject(namespace: &Namespace, interface: &str, frame: &[u8]) -> Result<()> {
-    namespace.within(|| {
-        let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("packet socket")?;
-        let name = std::ffi::CString::new(interface)?;
-        // SAFETY: the name ends with a zero octet and outlives the call.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        anyhow::ensure!(index != 0, "there is no interface {interface} in {}", namespace.name());
+/// Sends raw frames from an interface, as a node gone mad or an attacker would.
+pub(super) struct Injector {
+    socket: Socket,
+    index: i32,
+}
+
+impl Injector {
+    /// Opens a socket at an interface of `namespace`.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub(super) fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
+        namespace.within(|| {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("packet socket")?;
+            let name = std::ffi::CString::new(interface)?;
+            // SAFETY: the name ends with a zero octet and outlives the call.
+            let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+            anyhow::ensure!(index != 0, "there is no interface {interface} in {}", namespace.name());
+            Ok(Self { socket, index: i32::try_from(index)? })
+        })
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// The interface is gone or down.
+    pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
         // SAFETY: all-zero bytes are a valid sockaddr_ll.
         let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
         to.sll_family = u16::try_from(libc::AF_PACKET)?;
-        to.sll_ifindex = i32::try_from(index)?;
+        to.sll_ifindex = self.index;
         // SAFETY: frame and address are readable for the lengths given.
         let sent = unsafe {
             libc::sendto(
-                socket.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 frame.as_ptr().cast(),
                 frame.len(),
                 0,
@@ -167,7 +190,7 @@ pub(super) fn inject(namespace: &Namespace, interface: &str, frame: &[u8]) -> Re
             return Err(std::io::Error::last_os_error()).context("send a frame");
         }
         Ok(())
-    })
+    }
 }
 
 fn ports_of(switch: &Namespace) -> Result<HashMap<i32, String>> {

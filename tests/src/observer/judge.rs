@@ -15,6 +15,8 @@ pub struct Rules {
     pub protected: Vec<Prefix>,
     /// The cluster's outside address. ESP from there carries our IV layout, so that its epochs can be followed.
     pub cluster: Option<Ipv4Addr>,
+    /// Ports of attackers: what they send is not judged.
+    pub attackers: Vec<String>,
 }
 
 /// A rule that was broken.
@@ -86,6 +88,10 @@ impl Judge {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self { rules, ..Self::default() }
+    }
+
+    pub(super) fn is_attacker(&self, port: &str) -> bool {
+        self.rules.attackers.iter().any(|attacker| attacker == port)
     }
 
     /// How many packets were judged; each datagram of a train counts.
@@ -256,7 +262,7 @@ mod tests {
 
     fn judge() -> Judge {
         let protected = vec!["10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap()];
-        Judge::new(Rules { protected, cluster: Some(CLUSTER.into()) })
+        Judge::new(Rules { protected, cluster: Some(CLUSTER.into()), attackers: Vec::new() })
     }
 
     fn see(judge: &mut Judge, port: &str, frame: &[u8]) {

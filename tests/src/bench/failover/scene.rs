@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use wire::Spi;
 
-use crate::cluster::{Cluster, SERVER};
+use crate::cluster::{Cluster, OUTSIDE_ADDRESS, SERVER};
 use crate::echo::EchoServer;
 use crate::load::{InsideEnd, Load, Streamed};
 use crate::namespace::Namespace;
-use crate::observer::{Observer, Report};
+use crate::observer::{Observer, Repeater, Report, Rules, Sender};
 use crate::run;
 use crate::vitals::Vitals;
 
@@ -21,7 +21,8 @@ pub(super) struct Scene {
     _echo: EchoServer,
     ports: std::ops::RangeFrom<u16>,
     pub(super) outside: Namespace,
-    observer: Observer,
+    observer: Option<Observer>,
+    repeater: Option<Repeater>,
     pub(super) cluster: Cluster,
 }
 
@@ -45,12 +46,16 @@ impl Scene {
     pub(super) fn set(sessions: usize) -> Result<Self> {
         let mut cluster = Cluster::build(3)?;
         let outside = cluster.outside_host("load", LOAD_HOST)?;
-        let observer = Observer::start(&cluster.outside, cluster.rules())?;
+        let attacker = cluster.outside_host(ATTACKER, ATTACKER_HOST)?;
+        let rules = Rules { attackers: vec![ATTACKER.to_owned()], ..cluster.rules() };
+        let observer = Some(Observer::start(&cluster.outside, rules)?);
+        let repeater =
+            Some(Repeater::start(&cluster.outside, OUTSIDE_ADDRESS, &attacker, "out", REPEAT_NTH, REPEAT_AGE)?);
         cluster.start()?;
         let echo = EchoServer::start(&cluster.server, ECHO.into())?;
         let load = cluster.load(&outside, LOAD_HOST, cluster.pre_shared_key())?;
         load.open(sessions, 50, OPEN_LIMIT)?;
-        let scene = Self { load, _echo: echo, ports: 20_000.., outside, observer, cluster };
+        let scene = Self { load, _echo: echo, ports: 20_000.., outside, observer, repeater, cluster };
         run::wait_for("all sessions to be listed", Duration::from_secs(10), || {
             (scene.cluster.sessions().len() >= sessions).then_some(())
         })?;
@@ -87,25 +92,28 @@ impl Scene {
     /// Who owns the session of a stream, by the epoch and the port of what is on the wire.
     pub(super) fn owner_of(&self, watched: &Watched) -> Result<String> {
         let local = self.load.local();
-        let sender = self.observer.sender(local, watched.spi).map(|sender| sender.port);
-        sender.with_context(|| format!("nobody has sent to {local} with the SPI {}", watched.spi))
+        let sender = self.observer.as_ref().and_then(|observer| observer.sender(local, watched.spi));
+        sender
+            .map(|Sender { port, .. }| port)
+            .with_context(|| format!("nobody has sent to {local} with the SPI {}", watched.spi))
     }
 
     /// Rules broken so far.
     pub(super) fn broken(&self) -> u64 {
-        self.observer.broken()
+        self.observer.as_ref().map_or(0, Observer::broken)
     }
 
     /// ESP packets that came in from the port of that node so far.
     pub(super) fn sent_by(&self, node: &str) -> u64 {
-        self.observer.sent().get(node).map_or(0, |sent| sent.esp)
+        self.observer.as_ref().and_then(|observer| observer.sent().get(node).copied()).map_or(0, |sent| sent.esp)
     }
 
     pub(super) fn vitals(&self) -> Vitals {
         Vitals::take(&self.cluster, &[&self.outside])
     }
 
-    /// Repeats a packet on purpose; returns how many broken rules a second observer finds.
+    /// Once the run's own observation has ended: repeats a packet in the cluster's name, and returns how many broken rules
+    /// a second observer finds.
     pub(super) fn plant(&mut self) -> Result<u64> {
         let observer = Observer::start(&self.cluster.outside, self.cluster.rules())?;
         self.load.echo_all(ECHO, SILENCE_MAX)?;
@@ -113,11 +121,12 @@ impl Scene {
         Ok(observer.finish()?.broken)
     }
 
-    /// Ends it and returns what the observer says.
-    pub(super) fn end(self) -> Result<Report> {
-        let report = self.observer.finish()?;
+    /// Ends attack and observation; returns what the observer says, and how many packets were repeated.
+    pub(super) fn judgement(&mut self) -> Result<(Report, u64)> {
+        let repeated = self.repeater.take().context("the attack has ended already")?.finish()?;
+        let report = self.observer.take().context("the observation has ended already")?.finish()?;
         report.print();
-        Ok(report)
+        Ok((report, repeated))
     }
 }
 
@@ -149,6 +158,13 @@ pub(super) fn observe(time: Duration) {
 }
 
 const LOAD_HOST: u8 = 200;
+/// The attacker's port, and its place in the subnet.
+const ATTACKER: &str = "evil";
+const ATTACKER_HOST: u8 = 66;
+/// Every so many packets of the clients are sent again …
+const REPEAT_NTH: u64 = 20;
+/// … after this time: beyond the 20 ms in which a take-over may let a repetition in (I3).
+const REPEAT_AGE: Duration = Duration::from_millis(100);
 pub(super) const ECHO: SocketAddrV4 = SocketAddrV4::new(SERVER, 7);
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// A session that answers nothing for this long is lost.
