@@ -90,3 +90,24 @@ fn an_owner_that_stood_still_sends_nothing_of_what_it_no_longer_owns() {
     let report = scene.end();
     assert_eq!(report.count(Rule::StaleOwner), 0);
 }
+
+#[test]
+fn a_node_that_is_cut_off_stays_silent_and_comes_back_to_those_that_went_on() {
+    let mut scene = Scene::set();
+    let owner = scene.cluster.owner_of(CLIENT_ID).unwrap();
+    scene.cluster.node(&owner).unwrap().cut().unwrap();
+    // Twice as long as the smaller part of a split waits before it looks for others.
+    let end = Instant::now() + Duration::from_secs(4);
+    run::wait_for("the cut to last", Duration::from_secs(10), || {
+        let status = scene.cluster.node(&owner).unwrap().status().unwrap();
+        assert!(status.view.is_none_or(|view| view.members.len() > 1), "it went on alone");
+        (Instant::now() >= end).then_some(())
+    })
+    .unwrap();
+    let heir = scene.cluster.owner_of(CLIENT_ID).unwrap();
+    assert_ne!(heir, owner);
+    scene.cluster.node(&owner).unwrap().restore().unwrap();
+    scene.cluster.await_formed(Duration::from_secs(20)).unwrap();
+    scene.flow_for(Duration::from_millis(500));
+    scene.end();
+}

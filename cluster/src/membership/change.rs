@@ -485,7 +485,8 @@ impl Seat {
         if !rival.leased {
             return None;
         }
-        if base.lease_until <= now {
+        // A lease that has ended just now may be one round late; whoever was voted out is without one for longer than that.
+        if base.lease_until + base.config.policy.silence <= now {
             return Some(LeaveReason::VotedOut);
         }
         let ours = self.view.full().len();

@@ -301,15 +301,22 @@ impl Seat {
         if view.by_start(base.config.identity.start).is_some() {
             return self.install(base, now, view);
         }
-        // Who holds a lease was not voted out; two halves that both went on are healed by announcements.
-        if base.lease_until <= now { Next::Leave(LeaveReason::VotedOut) } else { Next::Stay }
+        // Who holds a lease was not voted out, nor who is one round late with it; two halves that both went on are healed by
+        // announcements.
+        if base.lease_until + base.config.policy.silence <= now {
+            Next::Leave(LeaveReason::VotedOut)
+        } else {
+            Next::Stay
+        }
     }
 
     /// Of a view of two, either goes on alone; the smaller part of a larger one does if its policy and the probes allow.
     fn go_alone(&mut self, base: &mut Base, now: Time) -> Next {
         let hears = self.hears(base, now).and(self.view.full());
         let silent = base.lease_until <= now && hears == SlotMask::only(self.own);
-        if !self.is_full() || !silent || !self.ever_leased || self.view.full().len() < 2 {
+        // Who has no link hears nobody because of that, and would serve nobody.
+        let could = self.is_full() && self.ever_leased && base.link == Link::Up && self.view.full().len() >= 2;
+        if !silent || !could {
             self.lone_since = None;
             self.probing = false;
             return Next::Stay;
@@ -318,13 +325,9 @@ impl Seat {
         let voted_larger = self.acceptor.accepted.as_ref().is_some_and(|(_, view)| view.full().len() > 2);
         let since = *self.lone_since.get_or_insert(now);
         if self.view.full().len() == 2 && !voted_larger {
-            return match base.link {
-                Link::Up => self.continue_alone(base, now),
-                Link::Down => Next::Stay,
-            };
+            return self.continue_alone(base, now);
         }
         if self.view.full().len() == 2
-            && base.link == Link::Up
             && let Some((_, view)) = self.acceptor.accepted.clone()
         {
             // It may have been decided, or the other went on alone: in either case this node goes on in that view, and
@@ -350,6 +353,7 @@ impl Seat {
             return Next::Stay;
         }
         match probe {
+            Probe::Free if base.link == Link::Down => Next::Stay,
             Probe::Free => self.continue_alone(base, now),
             Probe::Held => {
                 self.lone_since = Some(now);

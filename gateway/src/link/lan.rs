@@ -32,11 +32,14 @@ pub struct Lan {
 /// Looks for another holder of the cluster's address on each LAN (in the manner of RFC 5227 §2.1). Takes up to
 /// 300 ms for each.
 ///
+/// A LAN whose link is down cannot be looked at, and counts as held.
+///
 /// # Errors
 /// The socket cannot be opened, or an interface is not there.
 pub fn probe(lans: &[Lan]) -> io::Result<Probe> {
     for lan in lans {
-        if holder(lan)?.is_some() {
+        // Without a carrier nobody can answer, which says nothing of who is there.
+        if link(&lan.interface) == Link::Down || holder(lan)?.is_some() {
             return Ok(Probe::Held);
         }
     }
@@ -180,6 +183,12 @@ mod tests {
     fn the_loopback_link_is_up_and_one_that_is_not_there_is_down() {
         assert_eq!(link("lo"), Link::Up);
         assert_eq!(link("nosuch0"), Link::Down);
+    }
+
+    #[test]
+    fn a_lan_without_a_link_is_never_taken_for_free() {
+        let lan = Lan { interface: "nosuch0".to_owned(), address: Ipv4Addr::new(192, 0, 2, 1) };
+        assert_eq!(probe(&[lan]).unwrap(), Probe::Held);
     }
 
     #[test]
