@@ -203,7 +203,7 @@ pub(crate) async fn key_standing(
     ticket: Option<TicketNumber>,
 ) -> Result<KeyStanding, ControlError> {
     let known = sqlx::query(
-        "SELECT 1 FROM certificate WHERE key_hash = ?1 AND ticket IS NOT ?2 \
+        "SELECT 1 FROM certificate WHERE key_hash = ?1 AND (?2 IS NULL OR ticket IS NOT ?2) \
          UNION ALL SELECT 1 FROM revoked_key WHERE key_hash = ?1",
     )
     .bind(hash.as_slice())

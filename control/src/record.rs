@@ -3,7 +3,7 @@
 use enroll::{
     AllowedKeys, Approval, ClientName, Grant, Life, Message, Profile, PublicKey, RejectKey, Replies, ReplyKey,
     RequestHash, RequestKey, RequestedKey, Role, Serial, State, Status, Ticket, TicketNumber, TicketOrder, TicketParts,
-    UnixTime, Use, Validity, VoidReason, Waiting, Words,
+    UnixTime, Use, Validity, VoidReason, Waiting,
 };
 use serde::{Deserialize, Serialize};
 use wire::Secret;
@@ -203,7 +203,7 @@ impl Document {
             approval: if self.ask { Approval::Ask } else { Approval::Auto },
             keys: AllowedKeys { ed25519: self.ed25519, p256: self.p256, hashed: self.hashed },
         };
-        let state = self.state.state(role)?;
+        let state = self.state.state()?;
         Some(TicketParts { number, order, request: None, reply: None, reject: None, state })
     }
 }
@@ -231,11 +231,11 @@ impl StateRecord {
         }
     }
 
-    fn state(self, role: Role) -> Option<State> {
+    fn state(self) -> Option<State> {
         Some(match self {
             Self::Open => State::Open,
             Self::Requested { waiting, approved } => State::Requested {
-                waiting: waiting.into_iter().map(|waiting| waiting.waiting(role)).collect::<Option<_>>()?,
+                waiting: waiting.into_iter().map(WaitingRecord::waiting).collect::<Option<_>>()?,
                 approved: match approved {
                     Some(hash) => Some(request_hash(&hash)?),
                     None => None,
@@ -261,9 +261,8 @@ impl StateRecord {
 }
 
 impl WaitingRecord {
-    fn waiting(self, role: Role) -> Option<Waiting> {
-        let hash = request_hash(&self.hash)?;
-        Some(Waiting { hash, key: self.key.key()?, words: Words::of_request(role, &hash) })
+    fn waiting(self) -> Option<Waiting> {
+        Some(Waiting { hash: request_hash(&self.hash)?, key: self.key.key()? })
     }
 }
 

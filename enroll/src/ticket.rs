@@ -297,7 +297,6 @@ impl Ticket {
 
     /// A valid request on an open ticket.
     fn on_request(&mut self, hash: RequestHash, key: RequestedKey) -> Answer<'_> {
-        let words = Words::of_request(self.order.role, &hash);
         if let State::Open = self.state {
             self.state = State::Requested { waiting: Vec::new(), approved: None };
         }
@@ -311,10 +310,11 @@ impl Ticket {
             if waiting.len() >= Self::WAITING_MAX {
                 return Answer::Reject(RejectionReason::Quota);
             }
-            waiting.push(Waiting { hash, key, words });
+            waiting.push(Waiting { hash, key });
         }
         match self.order.approval {
-            Approval::Ask if *approved != Some(hash) => Answer::Compare(words),
+            // Words cost ten milliseconds: only who is asked for them pays that.
+            Approval::Ask if *approved != Some(hash) => Answer::Compare(Words::of_request(self.order.role, &hash)),
             Approval::Ask => Answer::Consume(hash),
             Approval::Auto => {
                 *approved = Some(hash);
@@ -350,7 +350,9 @@ impl Ticket {
         let State::Requested { waiting, approved } = &mut self.state else {
             return Err(ConsumeError::NotOpen);
         };
-        let chosen = typed.choose(waiting.iter().map(|waiting| (&waiting.words, waiting.hash)));
+        let words = |waiting: &Waiting| (Words::of_request(self.order.role, &waiting.hash), waiting.hash);
+        let candidates: Vec<_> = waiting.iter().map(words).collect();
+        let chosen = typed.choose(candidates.iter().map(|(words, hash)| (words, *hash)));
         *approved = chosen.or(*approved);
         chosen.ok_or(ConsumeError::NoSuchWords)
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::figures::Figures;
 
 /// The names that [`run`] knows.
-pub const NAMES: [&str; 6] = ["dispatch", "drain", "esp", "failover", "ike", "reference"];
+pub const NAMES: [&str; 7] = ["dispatch", "drain", "enroll", "esp", "failover", "ike", "reference"];
 
 /// Runs the benchmark `name`, prints its figures and writes them to `json`.
 ///
@@ -17,6 +17,7 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
     let figures = match name {
         "dispatch" => dispatch::run()?,
         "drain" => failover::drains()?,
+        "enroll" => enroll::run()?,
         "esp" => esp::run()?,
         "failover" => failover::run()?,
         "ike" => ike::run()?,
@@ -30,6 +31,7 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<Figures> {
 }
 
 mod dispatch;
+mod enroll;
 mod esp;
 mod failover;
 mod ike;

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod echo;
+pub mod enrollment;
 pub mod figures;
 pub mod hostile;
 pub mod http;

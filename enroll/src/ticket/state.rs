@@ -6,7 +6,6 @@ use crate::message::Message;
 use crate::reply::RejectionReason;
 use crate::template::{Serial, Validity};
 use crate::time::UnixTime;
-use crate::words::Words;
 
 /// Where a ticket stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +100,6 @@ pub struct Waiting {
     pub hash: RequestHash,
     /// The key.
     pub key: RequestedKey,
-    /// The six words of R.
-    pub words: Words,
 }
 
 /// What a ticket is consumed with: enough for a successor to finish the same issue.

@@ -1,4 +1,4 @@
-//! `./demo [--once] [--json FILE]`
+//! `./demo [enroll] [--once] [--json FILE]`
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +8,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Arguments {
+    /// What to show: the cluster, or with `enroll` a certificate by text (which ends by itself).
+    scene: Option<Scene>,
     /// Run the scenario of failures once, and exit with 0 if all went well.
     #[arg(long)]
     once: bool,
@@ -16,13 +18,23 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+/// What to show.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Scene {
+    /// A certificate by text, from ticket to revocation.
+    Enroll,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    if !arguments.once {
-        lab::demo::live()?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let figures = lab::demo::once()?;
+    let figures = match arguments.scene {
+        Some(Scene::Enroll) => lab::demo::enroll()?,
+        None if arguments.once => lab::demo::once()?,
+        None => {
+            lab::demo::live()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     if let Some(path) = &arguments.json {
         figures.write(path)?;
     }

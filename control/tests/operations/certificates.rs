@@ -1,0 +1,105 @@
+//! Certificates without a code, their end, and the CAs above them.
+
+use std::time::Duration;
+
+use control::{CaOrder, CertificateKind, CertificateStanding, ControlError, Renewal, RootKeeping, Store};
+use enroll::{AuthorityAlgorithm, Opener, RevocationCause, SigningRequest, pem_blocks};
+use wire::Secret;
+
+use crate::desk::{Desk, KEY_FILE, WithKeyFile, at, authority};
+
+#[tokio::test]
+async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
+    let (_desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let client = CertificateKind::Client;
+    let old = store.issue_with_key(&at(1), &ca, client, "alice", 30).await.unwrap();
+    let key = desk_key(5);
+    let request = SigningRequest::compose(&key).unwrap();
+    let which = format!("{:016x}", old.serial.value());
+    let renewal = Renewal { which: "alice", days: 60 };
+    let new = store.renew(&at(2), &ca, renewal, &request).await.unwrap();
+    let listed = store.certificates(&at(3)).await.unwrap();
+    assert!(listed.iter().all(|entry| entry.name == "alice" && entry.standing == CertificateStanding::Good));
+    assert!(listed.iter().any(|entry| entry.renews.as_ref() == Some(&which)));
+    assert!(matches!(store.certificate(&at(3), "alice").await, Err(ControlError::SeveralCertificates(_))));
+    let report = store.revoke(&at(4), &which, RevocationCause::Superseded).await.unwrap();
+    assert!(report.key, "its key was proven when it was made here");
+    assert!(matches!(store.revoke(&at(5), &which, RevocationCause::Superseded).await, Err(ControlError::Revoked(_))));
+    let left = store.certificate(&at(6), "alice").await.unwrap();
+    assert_eq!(left.serial, format!("{:016x}", new.serial.value()));
+    let lists = store.revocation_lists(&at(7), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
+    let read = enroll::Revocations::of_list(&lists[0], ca.certificate()).unwrap();
+    assert_eq!(read.iter().map(|(serial, _)| serial).collect::<Vec<_>>(), [old.serial]);
+}
+
+fn desk_key(seed: u64) -> enroll::PrivateKey {
+    use rand::SeedableRng as _;
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    enroll::PrivateKey::draw(enroll::Algorithm::P256, &mut rng).unwrap()
+}
+
+#[tokio::test]
+async fn after_a_rollover_both_cas_sign_their_lists_and_the_new_one_issues() {
+    let (_desk, mut store) = Desk::new().await;
+    let old = authority(&mut store).await;
+    let client = CertificateKind::Client;
+    let first = store.issue_with_key(&at(1), &old, client, "alice", 30).await.unwrap();
+    let key = Secret::from_slice(&KEY_FILE);
+    let order = CaOrder {
+        algorithm: AuthorityAlgorithm::P384,
+        days: 3650,
+        opener: Opener::KeyFile(&key),
+        root: RootKeeping::None,
+    };
+    let made = store.roll_over(&at(2), &order, &mut WithKeyFile).await.unwrap();
+    assert_eq!((made.standing.as_str(), made.algorithm.as_str()), ("issuing", "p384"));
+    let new = authority(&mut store).await;
+    let second = store.issue_with_key(&at(3), &new, client, "bob", 30).await.unwrap();
+    for (issued, ca) in [(&first, &old), (&second, &new)] {
+        let der = pem_blocks(&issued.certificate).remove(0);
+        enroll::signed_by(&der, ca.certificate()).unwrap();
+    }
+    let bridge = pem_blocks(&made.bridge.unwrap()).remove(0);
+    enroll::signed_by(&bridge, old.certificate()).unwrap();
+    assert!(second.chain.matches("BEGIN").count() == 2, "the new CA and its key's certificate by the old one");
+    for which in ["alice", "bob"] {
+        store.revoke(&at(4), which, RevocationCause::Compromise).await.unwrap();
+    }
+    let lists = store.revocation_lists(&at(5), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
+    let serials = |list: &[u8], ca: &enroll::Authority| -> Vec<_> {
+        enroll::Revocations::of_list(list, ca.certificate()).unwrap().iter().map(|(serial, _)| serial).collect()
+    };
+    assert_eq!(serials(&lists[0], &new), [second.serial]);
+    assert_eq!(serials(&lists[1], &old), [first.serial]);
+    assert!(enroll::Revocations::of_list(&lists[0], old.certificate()).is_err());
+    let calendar = store.calendar(&at(6)).await.unwrap();
+    assert_eq!(calendar.iter().filter(|entry| entry.kind == "ca").count(), 2);
+}
+
+#[tokio::test]
+async fn a_store_with_a_root_keeps_its_key_elsewhere_and_issues_from_the_online_ca() {
+    let desk = Desk::bare();
+    std::fs::create_dir_all(&desk.directory).unwrap();
+    let root = desk.directory.join("root.sealed");
+    let key = Secret::from_slice(&KEY_FILE);
+    let order = CaOrder {
+        algorithm: AuthorityAlgorithm::P384,
+        days: 3650,
+        opener: Opener::KeyFile(&key),
+        root: RootKeeping::File(&root),
+    };
+    let (cluster, gateway) =
+        (enroll::ClusterName::new("hq-vpn").unwrap(), enroll::GatewayName::new("192.0.2.1").unwrap());
+    let mut store = Store::create(&at(0), &desk.directory, &cluster, &gateway, &order).await.unwrap();
+    let listed = store.authorities().await.unwrap();
+    let ranks: Vec<_> = listed.iter().map(|entry| (entry.rank.as_str(), entry.standing.as_str())).collect();
+    assert_eq!(ranks, [("online", "issuing"), ("root", "root")]);
+    let sealed = std::fs::read(&root).unwrap();
+    enroll::open_key(&sealed, Opener::KeyFile(&key)).unwrap();
+    let ca = authority(&mut store).await;
+    let made = store.issue_with_key(&at(1), &ca, CertificateKind::Client, "alice", 30).await.unwrap();
+    let chain = pem_blocks(&made.chain);
+    enroll::signed_by(&chain[0], &chain[1]).unwrap();
+    assert!(matches!(store.roll_over(&at(2), &order, &mut WithKeyFile).await, Err(ControlError::KeyElsewhere)));
+}

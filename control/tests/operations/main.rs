@@ -1,0 +1,6 @@
+//! What the operations promise, from outside.
+
+mod certificates;
+mod desk;
+mod requests;
+mod safekeeping;

@@ -1,0 +1,86 @@
+//! Backup, restore, and the journal.
+
+use std::time::Duration;
+
+use control::{Approvals, CertificateKind, CertificateStanding, ControlError, ReplyForm, Store};
+use enroll::{Approval, RejectionReason, RevocationCause};
+
+use crate::desk::{Desk, Device, WithKeyFile, at, authority, wish};
+
+#[tokio::test]
+async fn a_restored_backup_voids_open_tickets_and_un_revokes_nothing() {
+    let (desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let client = CertificateKind::Client;
+    for name in ["alice", "bob", "carol"] {
+        store.issue_with_key(&at(1), &ca, client, name, 30).await.unwrap();
+    }
+    store.revoke(&at(2), "alice", RevocationCause::Withdrawn).await.unwrap();
+    let ticket = store.new_ticket(&at(2), &wish("dave", Approval::Auto)).await.unwrap();
+    let file = desk.directory.join("backup");
+    let backup = store.backup(&at(3), &file).await.unwrap();
+    store.verify_journal(Some(&backup.journal.head)).await.unwrap();
+    // After the backup: the ticket is used, Bob is revoked here, Carol on a list that was published.
+    let device = Device::new(&ticket, 1);
+    let incoming = store.read_request(&device.request).await.unwrap();
+    let form = ReplyForm::Complete;
+    store.accept(&at(4), &incoming, Approvals::Code, Some(&ca), 398, form).await.unwrap();
+    store.revoke(&at(5), "bob", RevocationCause::Withdrawn).await.unwrap();
+    store.close().await.unwrap();
+
+    let mut elsewhere = desk.open().await;
+    elsewhere.revoke(&at(6), "carol", RevocationCause::Compromise).await.unwrap();
+    let lists = elsewhere.revocation_lists(&at(6), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
+    elsewhere.close().await.unwrap();
+    let list = desk.directory.join("list.crl");
+    std::fs::write(&list, &lists[0]).unwrap();
+
+    let fresh = Desk::bare();
+    let lists = [list];
+    let restored = Store::restore(&at(7), &file, &fresh.directory, &lists, &mut WithKeyFile).await.unwrap();
+    assert_eq!((restored.voided, restored.merged, restored.before), (1, 2, None));
+    let mut store = fresh.open().await;
+    let standings: Vec<_> = store.certificates(&at(8)).await.unwrap().into_iter().map(|entry| entry.standing).collect();
+    assert_eq!(standings, [CertificateStanding::Revoked; 3]);
+    let incoming = store.read_request(&device.request).await.unwrap();
+    let answer = store.accept(&at(9), &incoming, Approvals::Code, None, 398, form).await.unwrap();
+    assert_eq!(answer.reason, Some(RejectionReason::Voided));
+    store.verify_journal(None).await.unwrap();
+
+    // Into the same directory: what is revoked there stays revoked without any list.
+    let restored = Store::restore(&at(10), &file, &desk.directory, &[], &mut WithKeyFile).await.unwrap();
+    assert_eq!((restored.voided, restored.merged), (1, 2));
+    assert!(restored.before.unwrap().exists());
+    let other = Desk::bare();
+    std::fs::create_dir_all(&other.directory).unwrap();
+    let no_backup = other.directory.join("x");
+    std::fs::write(&no_backup, b"SQLite format 3\0 and nothing else").unwrap();
+    let refused = Store::restore(&at(11), &no_backup, &desk.directory, &[], &mut WithKeyFile).await;
+    assert!(matches!(refused, Err(ControlError::NotABackup(_))));
+    desk.open().await;
+}
+
+#[tokio::test]
+async fn a_changed_or_cut_journal_is_found_and_the_database_refuses_to_change_it() {
+    use sqlx::Connection as _;
+    let (desk, mut store) = Desk::new().await;
+    for number in 0..5 {
+        store.new_ticket(&at(number), &wish(&format!("a{number}"), Approval::Auto)).await.unwrap();
+    }
+    let head = store.verify_journal(None).await.unwrap();
+    store.close().await.unwrap();
+    let path = format!("sqlite://{}", desk.directory.join("store.db").display());
+    let mut raw = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    assert!(sqlx::query("UPDATE journal SET actor = 'nobody' WHERE seq = 3").execute(&mut raw).await.is_err());
+    assert!(sqlx::query("DELETE FROM journal WHERE seq = 7").execute(&mut raw).await.is_err());
+    assert!(sqlx::query("DELETE FROM ticket").execute(&mut raw).await.is_err());
+    let unlocked = "DROP TRIGGER journal_is_not_changed; DROP TRIGGER journal_is_not_cut;";
+    sqlx::raw_sql(unlocked).execute(&mut raw).await.unwrap();
+    sqlx::query("DELETE FROM journal WHERE seq = 7").execute(&mut raw).await.unwrap();
+    let mut store = desk.open().await;
+    store.verify_journal(None).await.unwrap();
+    let cut = store.verify_journal(Some(&head.head)).await;
+    assert!(matches!(cut, Err(ControlError::JournalHead(_))));
+    sqlx::query("UPDATE journal SET actor = 'nobody' WHERE seq = 3").execute(&mut raw).await.unwrap();
+    assert!(matches!(store.verify_journal(None).await, Err(ControlError::JournalBroken(3))));
+}

@@ -1,0 +1,179 @@
+//! Whatever goes wrong is told in one sentence with the next step, and with the exit code that scripts rely on.
+
+use enroll::{
+    ClientName, ClusterName, CompleteReply, GatewayName, PrivateKey, Profile, Serial, Terms, UnixTime, Validity,
+};
+use lab::enrollment::{Party, Said, text};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::desk::{Asked, Desk};
+
+/// The one line on standard error; it names the program, and says what to do behind a colon or "then".
+fn sentence(said: &Said, code: i32) -> String {
+    assert_eq!(said.code, Some(code), "{said:?}");
+    let lines: Vec<&str> = said.err.lines().collect();
+    let [line] = lines.as_slice() else { panic!("one sentence is expected: {said:?}") };
+    let (program, rest) = line.split_once(": ").unwrap();
+    assert!(matches!(program, "ccvpn" | "cryptocluster"), "{line}");
+    assert!(rest.contains(": ") || rest.contains("then "), "no next step: {line}");
+    rest.to_owned()
+}
+
+fn accept(desk: &Desk, text: &str) -> Said {
+    desk.admin.run(&["enroll", "accept", "-"], text).unwrap()
+}
+
+/// A device that has asked with this code; what it printed.
+fn ask(desk: &Desk, device: &Party, code: &str) -> String {
+    let file = desk.scratch.put("code", code).unwrap();
+    text(&device.json(&["enroll", "--file", &file]).unwrap(), "request").unwrap()
+}
+
+#[test]
+fn a_wrong_code_names_the_group_and_keeps_nothing() {
+    let desk = Desk::new("wrong-code");
+    let (_, code) = desk.ticket("alice", &[]);
+    let device = desk.device("alice");
+    let last = if code.ends_with('7') { "8" } else { "7" };
+    let wrong = format!("{}{last}", &code[..code.len() - 1]);
+    let said = sentence(&device.run(&["enroll", "--file", "-"], &wrong).unwrap(), 5);
+    assert!(said.contains("look at group 5 first"), "{said}");
+    let said = sentence(&device.run(&["enroll", "--file", "-"], "BHP5N-40BAQ").unwrap(), 5);
+    assert!(said.contains("25 characters"), "{said}");
+    assert_eq!(device.json(&["profile", "list"]).unwrap()["waiting"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_code_or_passphrase_on_the_command_line_is_refused() {
+    let desk = Desk::new("argv");
+    let refused = |said: Said| {
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.err.contains("on the command line can be read by every user"), "{said:?}");
+    };
+    refused(desk.device("alice").run(&["enroll", "BHP5N-40BAQ-PAAQS-PP7FT-4Y575"], "").unwrap());
+    refused(desk.admin.run(&["enroll", "accept", "-", "--passphrase", "horse"], "").unwrap());
+    refused(desk.admin.run(&["cert", "export", "a", "--export-passphrase", "horse"], "").unwrap());
+}
+
+#[test]
+fn half_a_message_names_the_line_and_another_clusters_texts_are_told_apart() {
+    let desk = Desk::new("half");
+    let elsewhere = Desk::of("elsewhere", "branch");
+    let (_, code) = desk.ticket("alice", &[]);
+    let alice = desk.device("alice");
+    let request = ask(&desk, &alice, &code);
+    let half: String = request.lines().take(2).collect::<Vec<_>>().join("\n");
+    assert!(sentence(&accept(&desk, &half), 5).contains("line 03 of the request"));
+    assert!(sentence(&accept(&elsewhere, &request), 5).contains("no request of any ticket here"));
+    let reply = text(&accept_json(&desk, &request), "reply").unwrap();
+    assert!(sentence(&accept(&desk, &reply), 5).contains("this is a reply"));
+    let half: String = reply.lines().take(7).collect::<Vec<_>>().join("\n");
+    let said = sentence(&alice.run(&["enroll", "--yes", "--file", "-"], &half).unwrap(), 5);
+    assert!(said.contains("08 of the reply"), "{said}");
+    let foreign = elsewhere.request("mallory", 9);
+    let other = elsewhere.admin.json(&["enroll", "accept", &foreign.file]).unwrap();
+    let said = alice.run(&["enroll", "--yes", "--file", "-"], &text(&other, "reply").unwrap()).unwrap();
+    assert!(sentence(&said, 5).contains("no reply to your request"), "{said:?}");
+    assert_eq!(alice.run(&["enroll", "--yes", "--file", "-"], &reply).unwrap().code, Some(0));
+    let said = sentence(&alice.run(&["enroll", "--yes", "--file", "-"], &reply).unwrap(), 6);
+    assert!(said.contains("no enrollment waits"), "{said}");
+}
+
+fn accept_json(desk: &Desk, request: &str) -> serde_json::Value {
+    desk.admin.run(&["enroll", "accept", "-", "--json"], request).unwrap().json().unwrap()
+}
+
+#[test]
+fn used_and_voided_tickets_are_rejected_and_the_device_is_told_why() {
+    let desk = Desk::new("used");
+    for (name, how, told) in [
+        ("used", "used", "another request used this ticket"),
+        ("void", "void", "the administrator withdrew this ticket"),
+    ] {
+        let (number, code) = desk.ticket(name, &[]);
+        let late = desk.device(&format!("{name}-late"));
+        let request = ask(&desk, &late, &code);
+        if how == "void" {
+            desk.admin.good(&["ticket", "void", &number]).unwrap();
+        } else {
+            accept_json(&desk, &ask(&desk, &desk.device(name), &code));
+        }
+        let said = accept(&desk, &request);
+        assert_eq!((said.code, said.out.contains("REJECTED")), (Some(5), true), "{said:?}");
+        let told_to = late.run(&["enroll", "--file", "-"], &said.out).unwrap();
+        assert!(sentence(&told_to, 5).contains(told), "{told_to:?}");
+        assert_eq!(late.json(&["profile", "list"]).unwrap()["waiting"].as_array().unwrap().len(), 1);
+    }
+}
+
+/// A complete reply as a gateway would write it whose clock is so many days from ours.
+fn reply_from(days: i64, asked: &Asked) -> String {
+    let mut rng = StdRng::seed_from_u64(3);
+    let ca = PrivateKey::draw(enroll::Algorithm::P256, &mut rng).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let start = UnixTime { seconds: now }.day() as i64 - 1 + days;
+    let terms = Terms {
+        serial: Serial::draw(&mut rng),
+        validity: Validity::new(start as u16, 30).unwrap(),
+        cluster: ClusterName::new("hq-vpn").unwrap(),
+        client: ClientName::new("alice").unwrap(),
+        gateway: GatewayName::new("vpn.example.org").unwrap(),
+        profile: Profile::default(),
+    };
+    let enroll::RequestedKey::Whole(key) = asked.pending.key else { panic!("a whole key") };
+    let template = terms.template(asked.pending.role(), key, *ca.public());
+    let signature = ca.sign(&template.tbs()).unwrap();
+    let reply = CompleteReply { issuer_key: *ca.public(), terms, signature };
+    reply.compose(&asked.pending.reply, &asked.pending.hash).to_string()
+}
+
+#[test]
+fn a_clock_that_is_off_is_told_and_the_enrollment_still_waits() {
+    let desk = Desk::new("clock");
+    for (days, code, told) in [(2, 5, "set the clock"), (-40, 5, "ask for a new ticket"), (1, 0, ""), (-1, 0, "")] {
+        let name = format!("alice{days}").replace('-', "m");
+        let (ticket, code_text) = desk.ticket(&name, &[]);
+        let device = desk.device(&name);
+        ask(&desk, &device, &code_text);
+        // The device's own key, so that the reply is for it.
+        let secrets = std::fs::read(desk.scratch.path(&format!("{name}/pending/{ticket}/keys"))).unwrap();
+        let key = PrivateKey::from_pkcs8(&secrets[64..]).unwrap();
+        let mut asked = desk.request_with(&name, ticket, &code_text, 1);
+        asked.pending.key = enroll::RequestedKey::Whole(*key.public());
+        let keys = enroll::TicketKeys::derive(&enroll::Code::parse(&code_text).unwrap());
+        asked.pending.hash = enroll::Request::compose(&keys.request, &asked.pending.key).1;
+        let said = device.run(&["enroll", "--yes", "--file", "-"], &reply_from(days, &asked)).unwrap();
+        if code == 0 {
+            assert_eq!(said.code, Some(0), "{days}: {said:?}");
+        } else {
+            assert!(sentence(&said, code).contains(told), "{days}: {said:?}");
+            assert_eq!(device.json(&["profile", "list"]).unwrap()["waiting"].as_array().unwrap().len(), 1);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_exist_and_what_others_can_read_is_told() {
+    let desk = Desk::new("missing");
+    let nowhere = Party::administrator(&desk.scratch.path("nowhere")).unwrap();
+    for (said, code, told) in [
+        (nowhere.run(&["ticket", "list"], "").unwrap(), 6, "init --ca-only"),
+        (desk.admin.run(&["ticket", "show", "ZZZZZ"], "").unwrap(), 6, "ticket list"),
+        (desk.admin.run(&["cert", "revoke", "nobody"], "").unwrap(), 6, "cert list"),
+        (desk.admin.run(&["enroll", "accept", "/no/such"], "").unwrap(), 4, "see that it exists"),
+        (desk.admin.run(&["enroll", "accept", "-"], "hello").unwrap(), 5, "paste the whole request again"),
+        (desk.device("a").run(&["enroll", "--file", "/no/such"], "").unwrap(), 4, "see that it exists"),
+        (desk.device("a").run(&["enroll"], "").unwrap(), 5, "no terminal"),
+        (desk.device("a").run(&["enroll", "--photo", "/etc/passwd"], "").unwrap(), 5, "no PNG or JPEG"),
+        (desk.device("a").run(&["profile", "show", "x"], "").unwrap(), 6, "profile list"),
+    ] {
+        let line = sentence(&said, code);
+        assert!(line.contains(told), "{told}: {line}");
+    }
+    let key = desk.scratch.path("store/ca.key");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let asked = desk.request("alice", 1);
+    let said = sentence(&desk.admin.run(&["enroll", "accept", &asked.file], "").unwrap(), 4);
+    assert!(said.contains("chmod 600"), "{said}");
+}
