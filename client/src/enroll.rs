@@ -167,14 +167,19 @@ impl Enroll {
     /// Reads the reply as it is pasted or typed, until it is whole.
     fn receive(&self, home: &Home, waiting: &Waiting) -> anyhow::Result<()> {
         println!("\nPaste or type the reply when it comes. To stop for now, press Ctrl-C: nothing is lost.\n");
-        let mut text = String::new();
+        let (mut text, mut told) = (String::new(), 0);
         loop {
             let mut line = String::new();
             let read = std::io::stdin().read_line(&mut line).map_err(Fault::file("/dev/stdin".as_ref()))?;
             text.push_str(&line);
             match reply::open(&waiting.pending, &text) {
                 Ok(_) => return self.finish(home, waiting, &text),
-                Err(error) if read == 0 => return Err(error.into()),
+                // Ctrl-D: what was typed is all there is; the good lines are kept, and a second Ctrl-D ends it.
+                Err(error) if read == 0 && told == text.len() => return Err(error.into()),
+                Err(error) if read == 0 => {
+                    println!("  {error}\n");
+                    told = text.len();
+                }
                 Err(_) => {}
             }
         }

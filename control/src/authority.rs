@@ -192,18 +192,23 @@ impl Store {
         self.directory.join(CA_KEY_FILE)
     }
 
-    /// Draws a key file for a CA in a directory that is to become a store.
+    /// Draws a key file for a CA in a directory that is to become a store. One that is there already is taken: a backup
+    /// may be sealed under it.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be read or written, or there is a store already.
     pub fn draw_key_file(directory: &Path) -> Result<Secret, ControlError> {
         if directory.join(crate::store::DATABASE).exists() {
             return Err(ControlError::StoreExists(directory.to_owned()));
         }
         crate::store::make_directory(directory)?;
+        let path = directory.join(CA_KEY_FILE);
+        if path.exists() {
+            return read_secret(&path);
+        }
         let mut random = zeroize::Zeroizing::new([0; 32]);
         getrandom::fill(random.as_mut()).map_err(|_| ControlError::Random)?;
-        write_private(&directory.join(CA_KEY_FILE), random.as_ref())?;
+        write_private(&path, random.as_ref())?;
         Ok(Secret::from_slice(random.as_ref()))
     }
 }

@@ -189,6 +189,10 @@ async fn restored_key(
     let opener = String::from_utf8(fact(connection, "store_key_opener").await?);
     let opener = opener.map_err(|_| ControlError::Record("store_key_opener"))?;
     let key = open_sealed(&sealed, &opener, unlock, &directory.join("ca.key"))?;
+    // The store before, which this restore may yet fail to replace, is sealed under the key before.
+    if path.exists() {
+        write_private(&beside(&path, "before"), read_secret(&path)?.expose())?;
+    }
     write_private(&path, key.expose())?;
     Ok(key)
 }

@@ -57,6 +57,8 @@ pub enum Approvals {
 /// The form of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyForm {
+    /// The complete form if CA and key allow it, else the full one, else the short one.
+    Usual,
     /// All that is needed, in about ten lines.
     Complete,
     /// Four lines; certificate and profile are fetched later.
@@ -358,8 +360,10 @@ fn reject(ticket: &Ticket, incoming: &Incoming, reason: RejectionReason) -> Resu
 
 fn form_of(replies: &Replies, form: ReplyForm) -> Result<(&enroll::Message, String), ControlError> {
     match form {
+        ReplyForm::Usual if replies.complete.is_some() => form_of(replies, ReplyForm::Complete),
+        ReplyForm::Usual if replies.full.is_some() => form_of(replies, ReplyForm::Full),
+        ReplyForm::Usual | ReplyForm::Short => Ok((&replies.short, String::new())),
         ReplyForm::Complete => Ok((replies.complete.as_ref().ok_or(ControlError::NoForm("complete"))?, String::new())),
-        ReplyForm::Short => Ok((&replies.short, String::new())),
         ReplyForm::Full => {
             let (line, blocks) = replies.full.as_ref().ok_or(ControlError::NoForm("full"))?;
             let last = blocks.len().saturating_sub(1);

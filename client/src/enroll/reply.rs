@@ -68,6 +68,10 @@ pub(super) fn finish(home: &Home, waiting: &Waiting, text: &str, compared: bool,
         return Err(Fault::Expired { ended: expires.date(), now: now.date() }.into());
     }
     let words = Words::of_issue(waiting.role(), &waiting.pending.hash, &gift.terms);
+    if !compared && place.json {
+        println!("{}", serde_json::json!({ "outcome": "compare", "words": words.to_string() }));
+        return Err(Fault::NeedsYes.into());
+    }
     if !compared {
         println!("\nThe reply is good. The administrator sees six words; here they are:\n\n{}", large_words(&words));
         if !attended() {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use control::{CaOrder, CertificateKind, CertificateStanding, ControlError, Renewal, RootKeeping, Store};
-use enroll::{AuthorityAlgorithm, Opener, RevocationCause, SigningRequest, pem_blocks};
+use control::{
+    Approvals, CaOrder, CertificateKind, CertificateStanding, ControlError, Renewal, ReplyForm, RootKeeping, Store,
+};
+use enroll::{Approval, AuthorityAlgorithm, Opener, RevocationCause, SigningRequest, pem_blocks};
 use wire::Secret;
 
-use crate::desk::{Desk, KEY_FILE, WithKeyFile, at, authority};
+use crate::desk::{Desk, Device, KEY_FILE, WithKeyFile, at, authority, wish};
 
 #[tokio::test]
 async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
@@ -102,4 +104,28 @@ async fn a_store_with_a_root_keeps_its_key_elsewhere_and_issues_from_the_online_
     let chain = pem_blocks(&made.chain);
     enroll::signed_by(&chain[0], &chain[1]).unwrap();
     assert!(matches!(store.roll_over(&at(2), &order, &mut WithKeyFile).await, Err(ControlError::KeyElsewhere)));
+}
+
+#[tokio::test]
+async fn cas_whose_key_has_no_number_answer_in_full_and_issue_for_every_kind() {
+    for algorithm in [AuthorityAlgorithm::Rsa3072, AuthorityAlgorithm::Ed25519] {
+        let desk = Desk::bare();
+        let mut store = desk.create(algorithm).await.unwrap();
+        let ca = authority(&mut store).await;
+        let ticket = store.new_ticket(&at(1), &wish("alice", Approval::Auto)).await.unwrap();
+        let device = Device::new(&ticket, 1);
+        let incoming = store.read_request(&device.request).await.unwrap();
+        let form = ReplyForm::Usual;
+        let accepted = store.accept(&at(2), &incoming, Approvals::Code, Some(&ca), 398, form).await.unwrap();
+        let blocks = pem_blocks(&accepted.blocks);
+        let complete = algorithm == AuthorityAlgorithm::Ed25519;
+        assert_eq!((blocks.is_empty(), accepted.lines.len() > 2), (complete, complete), "{algorithm:?}");
+        if let [own, above, _] = blocks.as_slice() {
+            enroll::signed_by(own, above).unwrap();
+        }
+        for kind in [CertificateKind::Client, CertificateKind::Gateway, CertificateKind::Node] {
+            let made = store.issue_with_key(&at(3), &ca, kind, &format!("{}.example", kind.word()), 30).await.unwrap();
+            enroll::signed_by(&pem_blocks(&made.certificate)[0], ca.certificate()).unwrap();
+        }
+    }
 }

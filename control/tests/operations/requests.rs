@@ -23,14 +23,14 @@ async fn a_ticket_runs_from_code_to_certificate_in_every_form_of_the_reply() {
     assert_eq!(store.preview(&at(2), &incoming).await.unwrap(), Preview::Issue);
     let ca = authority(&mut store).await;
     let mut serials = Vec::new();
-    for (number, form) in [ReplyForm::Complete, ReplyForm::Short, ReplyForm::Full].into_iter().enumerate() {
+    for (number, form) in [ReplyForm::Usual, ReplyForm::Short, ReplyForm::Full].into_iter().enumerate() {
         let accepted = store.accept(&at(3), &incoming, Approvals::Code, Some(&ca), 398, form).await.unwrap();
         assert_eq!(accepted.again, number > 0);
         serials.push(accepted.serial.unwrap());
         let text = format!("{}\n{}", accepted.lines.join("\n"), accepted.blocks);
         let reply = open(&device, &text);
         match (form, reply) {
-            (ReplyForm::Complete, Reply::Complete(reply)) => {
+            (ReplyForm::Usual, Reply::Complete(reply)) => {
                 reply.certificate(Role::Client, *device.key.public()).unwrap();
             }
             (ReplyForm::Short, Reply::Short(reply)) => assert_eq!(reply.terms.serial, serials[0]),

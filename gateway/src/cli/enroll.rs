@@ -26,9 +26,9 @@ pub(super) struct Accept {
     /// The six words that were read out to you, if the ticket asks for them; four letters of each are enough.
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
-    /// The form of the reply.
-    #[arg(long, value_enum, default_value = "complete")]
-    form: Form,
+    /// The form of the reply; without it complete, or full where the CA's key has no place in a complete one.
+    #[arg(long, value_enum)]
+    form: Option<Form>,
     /// For how many days the certificate is valid.
     #[arg(long, value_name = "DAYS", default_value_t = 398)]
     days: u16,
@@ -132,9 +132,10 @@ impl Accept {
                 None
             };
             let form = match self.form {
-                Form::Complete => ReplyForm::Complete,
-                Form::Short => ReplyForm::Short,
-                Form::Full => ReplyForm::Full,
+                None => ReplyForm::Usual,
+                Some(Form::Complete) => ReplyForm::Complete,
+                Some(Form::Short) => ReplyForm::Short,
+                Some(Form::Full) => ReplyForm::Full,
             };
             let accepted = control.accept(context, &incoming, approvals, authority.as_ref(), self.days, form).await?;
             Ok((accepted, incoming))
