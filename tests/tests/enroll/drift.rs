@@ -88,8 +88,10 @@ fn every_command_and_option_has_its_place_in_a_manual_page_and_in_completions() 
             let name: String = [&[program.to_owned()], path.as_slice()].concat().join("-");
             let page = std::fs::read_to_string(format!("{pages}/{name}.1")).unwrap_or_default().replace('\\', "");
             assert!(page.contains(".TH"), "{name} has no manual page");
-            let options = help.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | '=' | '`' | ':'));
-            for option in options.filter(|word| word.starts_with("--") && word.len() > 2) {
+            // Options stand at the beginning of their line, those that are only spoken of do not.
+            let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+            let words = lines.flat_map(|line| line.split_whitespace().take(2)).map(|word| word.trim_matches(','));
+            for option in words.filter(|word| word.starts_with("--")) {
                 assert!(page.contains(option), "{option} is not in the manual page of {name}");
                 assert!(completions.contains(option), "{option} is not in the completions");
             }

@@ -41,6 +41,8 @@ fn strongswan_connects_with_the_exported_swanctl_profile_and_is_refused_once_rev
         wire.plug(name, namespace, "out").unwrap();
         namespace.ip(&[format!("addr add {address}/24 dev out")]).unwrap();
     }
+    // The user-space ESP of strongSwan wants an address in the network that it protects.
+    left.ip(&["addr add 10.1.0.1/16 dev lo".to_owned()]).unwrap();
     let own = Certificate {
         certificate: text(&gateway, "certificate").unwrap(),
         key: std::fs::read_to_string(&gateway_key).unwrap(),
