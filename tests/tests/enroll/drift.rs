@@ -14,6 +14,9 @@ use crate::desk::Desk;
 const NOUNS: [&str; 11] =
     ["init", "ticket", "enroll", "cert", "ca", "journal", "backup", "restore", "profile", "completions", "manual"];
 
+/// A command and all below it: the words that lead there, and the help.
+type Tree = Vec<(Vec<String>, String)>;
+
 fn golden(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -43,7 +46,7 @@ fn subcommands(help: &str) -> Vec<String> {
 }
 
 /// The help of a command and of all below it, each behind its name.
-fn help_tree(party: &Party, path: &[String], into: &mut Vec<(Vec<String>, String)>) {
+fn help_tree(party: &Party, path: &[String], into: &mut Tree) {
     let arguments: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
     let help = run(party, &arguments);
     let below = subcommands(&help);
@@ -53,7 +56,7 @@ fn help_tree(party: &Party, path: &[String], into: &mut Vec<(Vec<String>, String
     }
 }
 
-fn trees(desk: &Desk) -> [(&'static str, Party, Vec<(Vec<String>, String)>); 2] {
+fn trees(desk: &Desk) -> [(&'static str, Party, Tree); 2] {
     let mut operator = Vec::new();
     for noun in NOUNS {
         help_tree(&desk.admin, &[noun.to_owned()], &mut operator);

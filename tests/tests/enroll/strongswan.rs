@@ -58,6 +58,8 @@ fn strongswan_connects_with_the_exported_swanctl_profile_and_is_refused_once_rev
         remote_selector: None,
         role: Role::Gateway { pool: "10.9.0.0/24" },
         extra: "",
+        connection_extra: "",
+        child_extra: "",
         log: Log::Exchanges,
     };
     let server = Charon::start(&lab, &left, "gateway", &common).unwrap();
