@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::{Decode, Encode, Tag, Tagged};
 use x509_cert::name::{RdnSequence, RelativeDistinguishedName};
 
 /// An identity as it stands in an Identification payload.
@@ -191,15 +191,25 @@ impl DistinguishedName {
             return None;
         }
         let mut canonical = Vec::new();
+        // Each part stands behind its length: any octet may occur in a value, so none could keep them apart.
+        let mut put = |part: &[u8]| {
+            canonical.extend_from_slice(&part.len().to_be_bytes());
+            canonical.extend_from_slice(part);
+        };
         for name in &names {
-            // Zero octets cannot stand inside, so they keep the parts apart.
-            canonical.push(0);
+            put(&name.len().to_be_bytes());
             for attribute in name.iter() {
-                canonical.extend_from_slice(attribute.oid.as_bytes());
-                canonical.push(0);
-                // RFC 5280 §7.1: the kind of string does not count, nor does case, nor space at the ends.
-                canonical.extend(attribute.value.value().trim_ascii().iter().map(u8::to_ascii_lowercase));
-                canonical.push(0);
+                put(attribute.oid.as_bytes());
+                let octets = attribute.value.value();
+                let tag = attribute.value.tag();
+                // RFC 5280 §7.1: of these kinds of string does not count which it is, nor does case, nor space at the ends.
+                if matches!(tag, Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::TeletexString) {
+                    put(b"text");
+                    put(&octets.trim_ascii().to_ascii_lowercase());
+                } else {
+                    put(tag.to_string().as_bytes());
+                    put(octets);
+                }
             }
         }
         let text = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -321,6 +331,27 @@ mod tests {
         assert_eq!(Identity::decode(9, &utf8), Identity::decode(9, &printable));
         assert_eq!(Identity::decode(9, &utf8), Ok(identity("CN=gw")));
         assert_ne!(identity("O=a, CN=b"), identity("CN=b, O=a"));
+    }
+
+    #[test]
+    fn zero_octets_in_a_value_do_not_make_it_the_name_that_they_imitate() {
+        // DC=gw, DC=org, and a single DC whose value holds what once stood between the two: OID and zero octets.
+        let dc: [u8; 10] = [0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x19];
+        let name = |values: &[&[u8]]| {
+            let rdns: Vec<u8> = values
+                .iter()
+                .flat_map(|value| {
+                    let value = [&[0x0c, u8::try_from(value.len()).unwrap()], *value].concat();
+                    let pair = [&[0x06, 10][..], &dc, &value].concat();
+                    let pair = [&[0x30, u8::try_from(pair.len()).unwrap()], &pair[..]].concat();
+                    [&[0x31, u8::try_from(pair.len()).unwrap()], &pair[..]].concat()
+                })
+                .collect();
+            Identity::decode(9, &[&[0x30, u8::try_from(rdns.len()).unwrap()], &rdns[..]].concat()).unwrap()
+        };
+        let imitation = [&b"gw\0\0"[..], &dc, b"\0org"].concat();
+        assert_ne!(name(&[b"gw", b"org"]), name(&[&imitation]));
+        assert_eq!(name(&[b"GW", b"org "]), name(&[b"gw", b"Org"]));
     }
 
     #[test]
