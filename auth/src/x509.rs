@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -128,7 +129,7 @@ pub struct Proof {
 pub struct TrustAnchors {
     anchors: Vec<TrustAnchor<'static>>,
     key_hashes: Vec<[u8; 20]>,
-    crls: Vec<OwnedCertRevocationList>,
+    crls: Vec<Arc<CertRevocationList<'static>>>,
 }
 
 impl TrustAnchors {
@@ -171,7 +172,8 @@ impl TrustAnchors {
         for (index, der) in CertificateRevocationListDer::pem_slice_iter(pem).enumerate() {
             let malformed = LoadError::Malformed(index.saturating_add(1));
             let der = der.map_err(|_| malformed)?;
-            self.crls.push(OwnedCertRevocationList::from_der(&der).map_err(|_| malformed)?);
+            let list = OwnedCertRevocationList::from_der(&der).map_err(|_| malformed)?;
+            self.crls.push(Arc::new(CertRevocationList::Owned(list)));
         }
         if self.crls.len() == before { Err(LoadError::Empty) } else { Ok(()) }
     }
@@ -207,8 +209,7 @@ impl TrustAnchors {
         }
         let certificate = Certificate::from_der(leaf)?;
         let end_entity = EndEntityCert::try_from(leaf).map_err(|error| refusal_of(&error))?;
-        let crls: Vec<CertRevocationList<'_>> = self.crls.iter().cloned().map(CertRevocationList::Owned).collect();
-        let crls: Vec<&CertRevocationList<'_>> = crls.iter().collect();
+        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().map(Arc::as_ref).collect();
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
             options
                 .with_status_policy(UnknownStatusPolicy::Allow)
