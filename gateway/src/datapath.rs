@@ -289,7 +289,7 @@ impl Datapath {
         let remote: Arc<[_]> = initial.remote.as_slice().into();
         let home = worker_of(spi_in, self.mailboxes.len());
         let mut inbound =
-            Some(Box::new(Inbound { sa: inbound, pair: Arc::clone(&shared), path, told: None, dirty: false }));
+            Some(Box::new(Inbound { sa: inbound, pair: Arc::clone(&shared), path, told_at: None, dirty: false }));
         for (index, mailbox) in self.mailboxes.iter().enumerate() {
             let outbound = Outbound {
                 spi_in,

@@ -1,9 +1,9 @@
 //! What a worker is told, looked at once per batch.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use ike::Path;
@@ -64,36 +64,42 @@ pub(super) struct Stopped {
     pub(super) digests: Vec<u64>,
 }
 
+#[derive(Default)]
+struct Queue {
+    commands: Vec<Command>,
+    /// How many of them are packets.
+    packets: usize,
+}
+
 /// A worker's mailbox.
 pub(super) struct Mailbox {
-    commands: Mutex<Vec<Command>>,
+    queue: Mutex<Queue>,
     pending: AtomicBool,
-    packets: AtomicUsize,
     bell: OwnedFd,
 }
 
 impl Mailbox {
     pub(super) fn new() -> anyhow::Result<Self> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).context("make an event descriptor")?;
-        Ok(Self { commands: Mutex::default(), pending: AtomicBool::new(false), packets: AtomicUsize::new(0), bell })
+        Ok(Self { queue: Mutex::default(), pending: AtomicBool::new(false), bell })
     }
 
     /// Tells the worker something, and wakes it.
     pub(super) fn put(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-        if !self.pending.swap(true, Ordering::AcqRel) {
-            // The counter cannot overflow: it is read before the next ring.
-            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
-        }
+        self.queue().commands.push(command);
+        self.ring();
     }
 
     /// Puts a packet in, unless too many wait already.
     pub(super) fn put_packet(&self, command: Command) -> bool {
-        if self.packets.fetch_add(1, Ordering::Relaxed) >= PACKETS_MAX {
-            self.packets.fetch_sub(1, Ordering::Relaxed);
+        let mut queue = self.queue();
+        if queue.packets >= PACKETS_MAX {
             return false;
         }
-        self.put(command);
+        queue.packets += 1;
+        queue.commands.push(command);
+        drop(queue);
+        self.ring();
         true
     }
 
@@ -104,14 +110,48 @@ impl Mailbox {
         }
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
         self.pending.store(false, Ordering::Release);
-        let commands = std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner));
-        self.packets.store(0, Ordering::Relaxed);
-        commands
+        std::mem::take(&mut *self.queue()).commands
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            // The counter cannot overflow: it is read before the next ring.
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        }
     }
 }
 
 impl AsFd for Mailbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_bounded_whoever_puts_them_in_and_taking_makes_room() {
+        let mailbox = Mailbox::new().unwrap();
+        let flood = || (0..50_000).filter(|_| mailbox.put_packet(Command::Inner(Box::default()))).count();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(flood)).collect();
+            while !threads.iter().all(|thread| thread.is_finished()) {
+                assert!(mailbox.take().len() <= PACKETS_MAX);
+            }
+        });
+        assert!(mailbox.take().len() <= PACKETS_MAX);
+        for _ in 0..PACKETS_MAX {
+            assert!(mailbox.put_packet(Command::Inner(Box::default())));
+        }
+        assert!(!mailbox.put_packet(Command::Inner(Box::default())));
+        mailbox.put(Command::Shutdown);
+        assert_eq!(mailbox.take().len(), PACKETS_MAX + 1);
+        assert!(mailbox.put_packet(Command::Inner(Box::default())));
     }
 }

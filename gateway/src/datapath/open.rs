@@ -121,8 +121,7 @@ impl Worker {
             pair.bytes_in.store(pair.bytes_in.load(Relaxed) + bytes, Relaxed);
         }
         // RFC 7296 §2.23: authenticated, and not an old packet that somebody repeats from elsewhere.
-        if newest && inbound.path != path && inbound.told != Some(path) {
-            inbound.told = Some(path);
+        if newest && inbound.tells_move(self.now, path) {
             (self.sink)(Event::PathChanged { spi_in: spi, path });
         }
         through.max(segment_len)

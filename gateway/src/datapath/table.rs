@@ -5,10 +5,11 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use esp::{Flow, InboundSa, OutboundSa, Selectors};
 use ike::Path;
-use wire::{Spi, TrafficSelector, WorkSet};
+use wire::{Spi, Time, TrafficSelector, WorkSet};
 
 /// What all workers and the control side share of a pair.
 #[derive(Debug)]
@@ -77,10 +78,25 @@ pub(super) struct Inbound {
     pub(super) sa: InboundSa,
     pub(super) pair: Arc<PairShared>,
     pub(super) path: Path,
-    /// The other path that was told already.
-    pub(super) told: Option<Path>,
+    /// When another path was told last.
+    pub(super) told_at: Option<Time>,
     /// Whether the edge has risen since edges were told last.
     pub(super) dirty: bool,
+}
+
+impl Inbound {
+    /// Time between two moves of one peer that are told: each is replicated, and a peer could else cause one by every packet.
+    const MOVES_EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether to tell that the peer's newest packet came by `path`.
+    #[inline]
+    pub(super) fn tells_move(&mut self, now: Time, path: Path) -> bool {
+        if self.path == path || self.told_at.is_some_and(|told| now < told + Self::MOVES_EVERY) {
+            return false;
+        }
+        self.told_at = Some(now);
+        true
+    }
 }
 
 /// Why no pair was found for an inner packet.
@@ -335,6 +351,25 @@ mod tests {
         assert_eq!(route(&mut table, "10.8.0.1"), Ok(0x100));
         table.outbound(Spi(0x200)).unwrap().pair.sending.store(true, Relaxed);
         assert_eq!(route(&mut table, "10.8.0.1"), Ok(0x200));
+    }
+
+    #[test]
+    fn a_peer_that_moves_with_every_packet_is_followed_at_a_bounded_rate() {
+        let initial = initial(0x100, 0x101);
+        let path = Path { local: initial.path_local, remote: initial.path_remote };
+        let sa = InboundSa::new(&initial, &Start::New { edge: 100 }).unwrap();
+        let pair = outbound(0x100, &["10.8.0.0/16"], None, true).pair;
+        let mut inbound = Inbound { sa, pair, path, told_at: None, dirty: false };
+        let elsewhere = |port: u16| Path { remote: ([192, 0, 2, 9], port).into(), ..path };
+        assert!(!inbound.tells_move(Time::from_millis(0), path));
+        let mut told = 0;
+        for ms in 0..3000_u16 {
+            if inbound.tells_move(Time::from_millis(ms.into()), elsewhere(ms)) {
+                told += 1;
+                inbound.path = elsewhere(ms);
+            }
+        }
+        assert_eq!(told, 3);
     }
 
     #[test]

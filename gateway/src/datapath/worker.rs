@@ -235,7 +235,7 @@ impl Worker {
                     (outbound.path, outbound.socket) = (path, socket);
                 }
                 if let Some(inbound) = self.table.inbound(spi_in) {
-                    (inbound.path, inbound.told) = (path, None);
+                    inbound.path = path;
                 }
             }
             Command::LeaseExtended(spi_in) => self.send_waiting(spi_in),
