@@ -100,8 +100,30 @@ pub enum RemoteIdentity {
     Any,
     /// Exactly this one.
     Exact(Identity),
-    /// Any FQDN or RFC 822 address that ends so, for example `.branch.example.org` or `@example.org`.
+    /// Any RFC 822 address that ends so, if it begins with `@`, as `@example.org` does; else any FQDN that ends so, for
+    /// example `.branch.example.org`.
     Suffix(String),
+}
+
+impl RemoteIdentity {
+    /// Whether a peer of that identity may use the connection.
+    pub(crate) fn allows(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => exact == identity,
+            // One kind of name never stands for the other: a CA may give out addresses in a domain more freely than hosts.
+            Self::Suffix(suffix) => match identity {
+                Identity::Fqdn(name) => !suffix.starts_with('@') && ends_in(name, suffix),
+                Identity::Rfc822(name) => suffix.starts_with('@') && ends_in(name, suffix),
+                Identity::Address(_) | Identity::DistinguishedName(_) | Identity::KeyId(_) => false,
+            },
+        }
+    }
+}
+
+/// A suffix must stand behind something, and names ignore the case of ASCII letters.
+fn ends_in(name: &str, suffix: &str) -> bool {
+    name.len() > suffix.len() && name.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase())
 }
 
 /// How we prove who we are.
@@ -175,4 +197,27 @@ pub struct Lifetimes {
     pub child_max: Duration,
     /// Largest random part that is taken off a rekey time.
     pub jitter: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ending_takes_names_of_its_own_kind_only() {
+        let host = RemoteIdentity::Suffix(".branch.example.org".into());
+        let mail = RemoteIdentity::Suffix("@example.org".into());
+        for (identity, by_host, by_mail) in [
+            ("gw.Branch.example.ORG", true, false),
+            ("branch.example.org", false, false),
+            ("mallory@x.branch.example.org", false, false),
+            ("carol@example.org", false, true),
+            ("192.0.2.1", false, false),
+        ] {
+            let identity: Identity = identity.parse().unwrap();
+            assert_eq!((host.allows(&identity), mail.allows(&identity)), (by_host, by_mail), "{identity}");
+        }
+        assert!(!mail.allows(&Identity::Fqdn("carol@example.org".into())));
+        assert!(!mail.allows(&Identity::Rfc822("@example.org".into())));
+    }
 }

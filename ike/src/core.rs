@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crypto::IvSource;
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use wire::{Change, CommitId, RecordId, RecordKind, Spi, Tenure, Time, WorkSet, Writer};
 
 use crate::config::{Config, Connection, RemoteSelectors};
@@ -27,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) rng: StdRng,
     pub(crate) tenures: HashMap<WorkSet, Tenure>,
     pub(crate) wall_clock: Option<(Time, Duration)>,
+    /// Which SA a child belongs to, by our SPI.
+    pub(crate) children: HashMap<Spi, u64>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) events: Vec<Event>,
     pub(crate) counters: Counters,
@@ -39,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) commands: Vec<Command>,
     /// Children that went: the driver is told when that is stored.
     pub(crate) removed: Vec<(Spi, Reason)>,
+    /// Octets of fragments that all SAs keep.
+    pub(crate) reassembling: Arc<AtomicUsize>,
     pub(crate) commits: u64,
     pub(crate) requests: u64,
 }
@@ -52,11 +57,31 @@ pub(crate) enum Command {
     InheritAndEnd { from: u64, to: u64, path: Path },
     /// The SA `ike` lost a collision against `by`; the peer will delete it.
     Supersede { ike: u64, by: u64 },
-    /// Older sessions of that identity end.
-    EndIdentity { identity: Identity, except: u64 },
+    /// Older sessions of that identity by that connection end.
+    EndIdentity { identity: Identity, connection: String, except: u64 },
 }
 
 impl Core {
+    pub(crate) fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
+        Self {
+            config,
+            rng: StdRng::from_seed(seed),
+            tenures: HashMap::new(),
+            wall_clock: None,
+            children: HashMap::new(),
+            outputs: VecDeque::new(),
+            events: Vec::new(),
+            counters: Counters::default(),
+            waiting: HashMap::new(),
+            spawned: Vec::new(),
+            commands: Vec::new(),
+            removed: Vec::new(),
+            reassembling: Arc::default(),
+            commits: 0,
+            requests: 0,
+        }
+    }
+
     pub(crate) fn output(&mut self, output: Output) {
         self.outputs.push_back(output);
     }
@@ -130,7 +155,7 @@ impl Core {
         octets
     }
 
-    /// Draws an IKE SPI of that work set. 54 random bits: the endpoint checks that it is new.
+    /// Draws an IKE SPI of that work set. 54 random bits do not come twice.
     pub(crate) fn draw_ike_spi(&mut self, home: WorkSet) -> u64 {
         loop {
             let spi = (self.rng.next_u64() & !0x03ff) | u64::from(home.index());
@@ -140,8 +165,14 @@ impl Core {
         }
     }
 
+    /// Draws an SPI that no child has: 22 random bits do come twice.
     pub(crate) fn draw_child_spi(&mut self, home: WorkSet) -> Spi {
-        Spi::draw(home, &mut self.rng)
+        loop {
+            let spi = Spi::draw(home, &mut self.rng);
+            if !self.children.contains_key(&spi) {
+                return spi;
+            }
+        }
     }
 
     /// The count of epochs of that set now, with which new keys are born.
@@ -256,6 +287,22 @@ impl Core {
         self.transmit(path, &sa.state.answer, Some(commit));
     }
 
+    /// Answers a repeated request from the cache, at a bounded rate: whoever recorded a request could else have the answer,
+    /// which may be many times as long, sent to anybody.
+    pub(crate) fn answer_again(&mut self, now: Time, sa: &mut Sa, path: Path) -> Result<(), Refusal> {
+        if sa.state.answer.is_empty() {
+            return Ok(());
+        }
+        if !sa.answer_again_at.is_due(now) {
+            return Err(Refusal::RepeatedTooSoon);
+        }
+        sa.answer_again_at = Deadline::at(now + ANSWER_AGAIN_AFTER);
+        self.counters.answers_repeated = self.counters.answers_repeated.saturating_add(1);
+        let commit = self.committed(now, sa);
+        self.transmit(path, &sa.state.answer, Some(commit));
+        Ok(())
+    }
+
     /// Sends a request of ours.
     pub(crate) fn request(
         &mut self,
@@ -351,6 +398,8 @@ pub(crate) enum MessageKind {
 const REFRESH_MAX: Duration = Duration::from_secs(60);
 const REFRESH_JITTER: Duration = Duration::from_secs(15);
 
+/// Between two repetitions of one answer lies this much time at the least. Our policy: no peer waits less for an answer.
+const ANSWER_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Octets of the IKE header and the generic header of the Encrypted payload.
 const HEADERS_LEN: usize = 32;
 const FRAGMENT_HEADER_LEN: usize = 4;
@@ -364,4 +413,20 @@ pub(crate) fn record_id(state: &SaState) -> RecordId {
 /// The connection of that name.
 pub(crate) fn connection<'c>(config: &'c Config, name: &str) -> Option<&'c Connection> {
     config.connections.iter().find(|c| c.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_spi_that_a_child_has_is_not_drawn_again() {
+        let home = WorkSet::new(7).unwrap();
+        let drawn = Core::new(Arc::default(), [1; 32]).draw_child_spi(home);
+        let mut core = Core::new(Arc::default(), [1; 32]);
+        core.children.insert(drawn, 1);
+        let other = core.draw_child_spi(home);
+        assert_ne!(other, drawn);
+        assert_eq!(other.work_set(), home);
+    }
 }

@@ -1,13 +1,11 @@
 //! Every IKE SA that this node owns.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use auth::Identity;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use wire::{Change, DecodeError, Reader, RecordId, RecordKind, Spi, Tenure, Time, WorkSet};
 
 use crate::authenticate::Taken;
@@ -21,7 +19,8 @@ use crate::message::header::{ExchangeType, Header};
 use crate::message::notify::{Notify, NotifyType};
 use crate::output::{InitiateError, NoAddress, NoSession, Output, Path, RequestId, Session, SessionState, SignError};
 use crate::pending::PendingExchange;
-use crate::sa::{ChildFate, Phase, Sa, SaState};
+use crate::sa::{ChildFate, Opened, Phase, Sa, SaState};
+use crate::schedule::Followed;
 use crate::{authenticate, informational, receive, rekey_ike, schedule};
 
 /// Every IKE SA of the work sets that this node owns: no socket, no clock, no thread.
@@ -31,10 +30,8 @@ pub struct Endpoint {
     core: Core,
     /// By our SPI.
     sas: HashMap<u64, Box<Sa>>,
-    /// Half-open SAs as responder, by the initiator's SPI and address. Bounded by `half_open_max`.
-    half_open: HashMap<(u64, SocketAddr), u64>,
-    /// Which SA a child belongs to.
-    children: HashMap<Spi, u64>,
+    /// Half-open SAs as responder, by the request that opened them. Bounded by `half_open_max`.
+    half_open: HashMap<Opened, u64>,
     /// Sessions whose first IKE SA was replaced: our SPI of the one that carries them now.
     moved_sessions: HashMap<u64, u64>,
     /// One entry for each SA that has something to do.
@@ -45,26 +42,10 @@ impl Endpoint {
     /// Starts without a work set. All randomness comes from `seed`, which must be unpredictable and used once.
     #[must_use]
     pub fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
-        let core = Core {
-            config,
-            rng: StdRng::from_seed(seed),
-            tenures: HashMap::new(),
-            wall_clock: None,
-            outputs: VecDeque::new(),
-            events: Vec::new(),
-            counters: Counters::default(),
-            waiting: HashMap::new(),
-            spawned: Vec::new(),
-            commands: Vec::new(),
-            removed: Vec::new(),
-            commits: 0,
-            requests: 0,
-        };
         Self {
-            core,
+            core: Core::new(config, seed),
             sas: HashMap::new(),
             half_open: HashMap::new(),
-            children: HashMap::new(),
             moved_sessions: HashMap::new(),
             deadlines: BTreeSet::new(),
         }
@@ -112,7 +93,9 @@ impl Endpoint {
                 self.core.change(record_id(&state), Change::Delete);
             }
         }
-        for state in adopted.into_values() {
+        let known: HashSet<u64> = adopted.keys().copied().collect();
+        for mut state in adopted.into_values() {
+            state.predecessor = state.predecessor.filter(|spi| known.contains(spi));
             self.adopt(now, state);
         }
         refused
@@ -218,16 +201,15 @@ impl Endpoint {
             self.core.counters.count(Refusal::NotOwned);
             return;
         }
-        let key = (header.spi_i, path.remote);
-        if let Some(sa) = self.half_open.get(&key).and_then(|ike| self.sas.get_mut(ike)) {
-            let same = matches!(&sa.state.phase, Phase::AwaitAuth(half_open) if *half_open.request == *datagram);
+        if let Some(sa) = self.half_open.get(&Opened::of(path.remote, datagram)).and_then(|ike| self.sas.get_mut(ike)) {
             // Once IKE_AUTH was answered the cache holds that answer.
-            if same && sa.state.next_expected == 1 {
-                self.core.counters.answers_repeated = self.core.counters.answers_repeated.saturating_add(1);
-                let commit = self.core.committed(now, sa);
-                self.core.transmit(path, &sa.state.answer, Some(commit));
+            let answered = if sa.state.next_expected == 1 {
+                self.core.answer_again(now, sa, path)
             } else {
-                self.core.counters.count(Refusal::MessageId);
+                Err(Refusal::MessageId)
+            };
+            if let Err(refusal) = answered {
+                self.core.counters.count(refusal);
             }
             return;
         }
@@ -293,16 +275,15 @@ impl Endpoint {
 
     /// Tells that authenticated ESP of the child `spi_in` came from `path` (RFC 7296 §2.23).
     pub fn handle_path_change(&mut self, now: Time, spi_in: Spi, path: Path) {
-        let Some(sa) = self.children.get(&spi_in).and_then(|ike| self.sas.get_mut(ike)) else { return };
-        if sa.state.encapsulated && sa.state.path() != path {
-            schedule::move_path(&mut self.core, sa, path);
+        let Some(sa) = self.core.children.get(&spi_in).and_then(|ike| self.sas.get_mut(ike)) else { return };
+        if schedule::follow(&mut self.core, sa, path) == Followed::Yes {
             self.core.store(now, sa);
         }
     }
 
     /// The datapath asks for new keys: bytes, packets, sequence numbers or IVs of that child run out.
     pub fn handle_exhaustion(&mut self, now: Time, spi_in: Spi) {
-        let Some(ike) = self.children.get(&spi_in).copied() else { return };
+        let Some(ike) = self.core.children.get(&spi_in).copied() else { return };
         if let Some(sa) = self.sas.get_mut(&ike) {
             if let Some(child) = sa.state.child_mut(spi_in).filter(|c| c.fate == ChildFate::Active) {
                 child.rekey_at = Deadline::at(now);
@@ -386,13 +367,15 @@ impl Endpoint {
         self.act(now, session, |sa| sa.state.probe_at = Deadline::at(now))
     }
 
-    /// Ends the sessions of `identity` other than `except`, after an INITIAL_CONTACT that another node received.
-    pub fn end_identity(&mut self, now: Time, identity: &Identity, except: u64) {
+    /// Ends the sessions of `identity` by `connection` other than `except`, after an INITIAL_CONTACT that another node
+    /// received. Who proves an identity in one connection, perhaps by a secret of many, ends none that another asks a better
+    /// proof for.
+    pub fn end_identity(&mut self, now: Time, identity: &Identity, connection: &str, except: u64) {
         // RFC 7296 §2.4: the peer has forgotten them, so it is not asked.
         let ended: Vec<u64> = self
             .sas
             .values()
-            .filter(|sa| sa.state.session != except)
+            .filter(|sa| sa.state.session != except && sa.state.connection == connection)
             .filter(|sa| sa.state.identity.as_ref().is_some_and(|own| own.0 == *identity))
             .map(|sa| sa.state.our_spi())
             .collect();
@@ -407,13 +390,13 @@ impl Endpoint {
     /// Whether a child SA of an owned set has that inbound SPI; after a take-over, ESP SAs without one are removed.
     #[must_use]
     pub fn has_child(&self, spi_in: Spi) -> bool {
-        self.children.contains_key(&spi_in)
+        self.core.children.contains_key(&spi_in)
     }
 
     /// Tells that the datapath has no such pair after a take-over, because its record was lost or cannot be read: the peer is
     /// told that it is gone, and a session without any pair ends.
     pub fn handle_missing_child(&mut self, now: Time, spi_in: Spi) {
-        let Some(ike) = self.children.get(&spi_in).copied() else { return };
+        let Some(ike) = self.core.children.get(&spi_in).copied() else { return };
         if let Some(sa) = self.sas.get_mut(&ike) {
             if let Some(child) = sa.state.child_mut(spi_in) {
                 child.fate = ChildFate::WeDelete(Reason::RecordLost);
@@ -426,7 +409,7 @@ impl Endpoint {
 
     /// The inbound SPIs of the child SAs that live in `set`.
     pub fn children_of(&self, set: WorkSet) -> impl Iterator<Item = Spi> {
-        self.children.keys().copied().filter(move |spi_in| spi_in.work_set() == set)
+        self.core.children.keys().copied().filter(move |spi_in| spi_in.work_set() == set)
     }
 
     /// Every session, for the operator.
@@ -462,7 +445,7 @@ impl Endpoint {
         let mut changed = vec![ike];
         loop {
             for (spi_in, reason) in std::mem::take(&mut self.core.removed) {
-                self.children.remove(&spi_in);
+                self.core.children.remove(&spi_in);
                 self.core.output(Output::RemoveChild { spi_in, reason });
             }
             for sa in std::mem::take(&mut self.core.spawned) {
@@ -490,9 +473,9 @@ impl Endpoint {
             return;
         }
         for child in &sa.state.children {
-            self.children.insert(child.spi_in, ike);
+            self.core.children.insert(child.spi_in, ike);
         }
-        let key = (sa.state.spi_i, sa.opened_from);
+        let key = sa.opened;
         match sa.state.phase {
             Phase::AwaitAuth(_) => {
                 self.half_open.insert(key, ike);
@@ -518,15 +501,21 @@ impl Endpoint {
     fn drop_sa(&mut self, ike: u64) {
         let Some(sa) = self.sas.remove(&ike) else { return };
         self.deadlines.remove(&(sa.due, ike));
-        let key = (sa.state.spi_i, sa.opened_from);
+        let key = sa.opened;
         if self.half_open.get(&key) == Some(&ike) {
             self.half_open.remove(&key);
         }
         for child in &sa.state.children {
-            self.children.remove(&child.spi_in);
+            self.core.children.remove(&child.spi_in);
         }
         if self.moved_sessions.get(&sa.state.session) == Some(&ike) {
             self.moved_sessions.remove(&sa.state.session);
+        }
+        if let Phase::Replaced { by } = sa.state.phase
+            && let Some(successor) = self.sas.get_mut(&by)
+            && successor.state.predecessor == Some(ike)
+        {
+            successor.state.predecessor = None;
         }
     }
 
@@ -552,7 +541,9 @@ impl Endpoint {
                 }
                 changed.push(ike);
             }
-            Command::EndIdentity { identity, except } => self.end_identity(now, &identity, except),
+            Command::EndIdentity { identity, connection, except } => {
+                self.end_identity(now, &identity, &connection, except);
+            }
         }
     }
 

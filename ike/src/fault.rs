@@ -43,6 +43,10 @@ labelled! {
         Integrity = "integrity",
         /// A message id outside the window of one.
         MessageId = "message_id",
+        /// A request came again sooner than an answer is repeated.
+        RepeatedTooSoon = "repeated_too_soon",
+        /// A first request that is longer than any honest one.
+        TooLong = "too_long",
         /// An authenticated message whose payloads are malformed (INVALID_SYNTAX).
         Syntax = "syntax",
         /// A critical payload of an unknown type (RFC 7296 §2.5).
@@ -111,6 +115,8 @@ impl Refusal {
             | Self::NotOwned
             | Self::Integrity
             | Self::MessageId
+            | Self::RepeatedTooSoon
+            | Self::TooLong
             | Self::Full
             | Self::Fragment
             | Self::Unauthenticated => None,

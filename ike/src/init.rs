@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crypto::{DhPrivate, Group, Prf, PrfKey, SIGNATURE_HASHES};
 use wire::{DecodeError, Reader, Secret, Time, WorkSet, Writer};
@@ -23,8 +24,13 @@ use crate::sa::{Group16, HalfOpen, Opening, Phase, RequestKind, Sa, SaState};
 const RESTARTS_MAX: u8 = 4;
 /// Octets of a cookie that we send back (RFC 7296 §2.6).
 const COOKIE_LEN_MAX: usize = 64;
+/// Seconds after which cookies change (RFC 7296 §2.6 asks for that), so that none can be collected for later.
+const COOKIE_PERIOD_S: u64 = 60;
 /// Octets of our nonces: at least half of the largest PRF key (RFC 7296 §2.10).
 const NONCE_LEN: usize = 32;
+/// Octets of a first request at the most: it is kept until its sender is authenticated, who may be anybody. Our bound;
+/// strongSwan's default with all of its proposals has about 1,200.
+const REQUEST_LEN_MAX: usize = 4096;
 /// Hash algorithms of a peer that we remember. Our bound; IANA lists fewer.
 const PEER_HASHES_MAX: usize = 16;
 
@@ -102,6 +108,10 @@ pub(crate) fn on_request(
     datagram: &[u8],
     load: Load,
 ) -> Option<Box<Sa>> {
+    if datagram.len() > REQUEST_LEN_MAX {
+        core.counters.count(Refusal::TooLong);
+        return None;
+    }
     let mut r = Reader::new(datagram.get(28..)?);
     let payloads = match Payloads::decode(header.next_payload, &mut r) {
         Ok(payloads) => payloads,
@@ -127,8 +137,16 @@ pub(crate) fn on_request(
             core.counters.count(Refusal::Malformed);
             return None;
         };
-        let cookie = cookie(&config.cookie_secret, header.spi_i, path.remote.ip(), nonce);
-        if notifies.cookie.is_none_or(|c| Secret::from_slice(c) != cookie) {
+        let unix = core.wall_clock.map_or(Duration::ZERO, |(then, unix)| unix.saturating_add(now.since(then)));
+        let period = unix.as_secs() / COOKIE_PERIOD_S;
+        let cookie_of = |period| cookie(&config.cookie_secret, period, header.spi_i, path.remote.ip(), nonce);
+        let cookie = cookie_of(period);
+        // RFC 7296 §2.6: one that was drawn in the last period still counts, and one of a node whose clock is a little ahead.
+        let valid = notifies.cookie.map(Secret::from_slice).is_some_and(|returned| {
+            let near = [period.saturating_sub(1), period.saturating_add(1)];
+            returned == cookie || near.into_iter().any(|period| returned == cookie_of(period))
+        });
+        if !valid {
             core.counters.count(Refusal::CookieRequired);
             core.counters.cookies_sent = core.counters.cookies_sent.saturating_add(1);
             answer_stateless(core, path, header, &Notify::new(NotifyType::COOKIE, cookie.expose()));
@@ -429,7 +447,7 @@ fn plain_message(header: Header, payloads: &[u8]) -> Box<[u8]> {
     w.into_bytes().into_boxed_slice()
 }
 
-fn new_state(role: Role, spi_i: u64, spi_r: u64, path: Path, birth_count: u32) -> SaState {
+pub(crate) fn new_state(role: Role, spi_i: u64, spi_r: u64, path: Path, birth_count: u32) -> SaState {
     SaState {
         spi_i,
         spi_r,
@@ -484,7 +502,7 @@ pub(crate) fn successor_state(old: &SaState, role: Role, spi_i: u64, spi_r: u64,
     }
 }
 
-fn cookie(secret: &Secret, spi_i: u64, source: IpAddr, nonce: &[u8]) -> Secret {
+fn cookie(secret: &Secret, period: u64, spi_i: u64, source: IpAddr, nonce: &[u8]) -> Secret {
     let (v4, v6);
     let source: &[u8] = match source {
         IpAddr::V4(a) => {
@@ -496,7 +514,13 @@ fn cookie(secret: &Secret, spi_i: u64, source: IpAddr, nonce: &[u8]) -> Secret {
             &v6
         }
     };
-    PrfKey::new(Prf::HmacSha2_256, secret.expose()).compute(&[b"cookie", &spi_i.to_be_bytes(), source, nonce])
+    PrfKey::new(Prf::HmacSha2_256, secret.expose()).compute(&[
+        b"cookie",
+        &period.to_be_bytes(),
+        &spi_i.to_be_bytes(),
+        source,
+        nonce,
+    ])
 }
 
 /// SHA-1 over SPIs, address and port (RFC 7296 §2.23).

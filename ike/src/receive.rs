@@ -42,28 +42,25 @@ pub(crate) fn on_message(core: &mut Core, now: Time, sa: &mut Sa, path: Path, he
 fn take(core: &mut Core, now: Time, sa: &mut Sa, path: Path, header: &Header, datagram: &[u8]) -> Result<(), Refusal> {
     let place = place(sa, header).ok_or(Refusal::MessageId)?;
     let opened = open(sa, header, datagram)?;
-    schedule::heard(core, now, sa);
     if place == Place::Repetition {
         // RFC 7383 §2.6.1: of a request in fragments only the first asks for the answer again.
         let asks = match &opened {
             Opened::Whole(..) => true,
             Opened::Fragment(header, ..) => header.number == 1,
         };
-        if asks && !sa.state.answer.is_empty() {
-            core.counters.answers_repeated = core.counters.answers_repeated.saturating_add(1);
-            let commit = core.committed(now, sa);
-            core.transmit(path, &sa.state.answer, Some(commit));
-        }
-        return Ok(());
+        return if asks { core.answer_again(now, sa, path) } else { Ok(()) };
     }
     let (first, plain) = match opened {
         Opened::Whole(first, plain) => (first, plain),
-        Opened::Fragment(fragment, next, plain) => match reassemble(sa, header, fragment, next, plain) {
+        Opened::Fragment(fragment, next, plain) => match reassemble(core, sa, header, fragment, next, plain) {
             Reassembled::Waiting => return Ok(()),
             Reassembled::Refused => return Err(Refusal::Fragment),
             Reassembled::Complete(first, plain) => (first, plain),
         },
     };
+    // RFC 7296 §2.4: only a fresh message proves that the peer lives. A repetition, or a fragment of a message that never
+    // becomes whole, may be an old one that somebody else sends again.
+    schedule::heard(core, now, sa);
     follow(core, sa, path);
     let payloads = Payloads::decode(first, &mut Reader::new(&plain));
     match place {
@@ -75,9 +72,8 @@ fn take(core: &mut Core, now: Time, sa: &mut Sa, path: Path, header: &Header, da
 
 /// RFC 7296 §2.23: the newest authenticated message says where a peer behind a NAT is.
 fn follow(core: &mut Core, sa: &mut Sa, path: Path) {
-    let settled = matches!(sa.state.phase, Phase::Established);
-    if settled && sa.state.encapsulated && path != sa.state.path() {
-        schedule::move_path(core, sa, path);
+    if matches!(sa.state.phase, Phase::Established) {
+        schedule::follow(core, sa, path);
     }
 }
 
@@ -112,6 +108,7 @@ fn open(sa: &Sa, header: &Header, datagram: &[u8]) -> Result<Opened, Refusal> {
 }
 
 fn reassemble(
+    core: &Core,
     sa: &mut Sa,
     header: &Header,
     fragment: FragmentHeader,
@@ -122,13 +119,13 @@ fn reassemble(
     let kept = sa.reassembly.take().filter(|r| r.is_of(header.message_id, header.is_response()));
     let mut reassembly = match kept {
         // RFC 7383 §2.6: a larger total means that the peer has begun anew with smaller fragments.
-        Some(kept) if kept.total() < total => Box::new(Reassembly::new(header, fragment.total)),
+        Some(kept) if kept.total() < total => Box::new(Reassembly::new(header, fragment.total, &core.reassembling)),
         Some(kept) if kept.total() > total => {
             sa.reassembly = Some(kept);
             return Reassembled::Refused;
         }
         Some(kept) => kept,
-        None => Box::new(Reassembly::new(header, fragment.total)),
+        None => Box::new(Reassembly::new(header, fragment.total, &core.reassembling)),
     };
     let result = reassembly.add(fragment, next, plain);
     match result {

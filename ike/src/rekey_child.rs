@@ -26,6 +26,9 @@ pub(crate) const SUPERSEDED_MAX: Duration = Duration::from_secs(60);
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(3);
 /// Time until we try again after another error. Our policy.
 pub(crate) const RETRY_AFTER_ERROR: Duration = Duration::from_secs(60);
+/// Child SAs of one IKE SA at the most, replaced ones included: a peer that deletes none has to wait. Our policy; two ends
+/// that rekey at once and repeat it need four.
+pub(crate) const CHILDREN_MAX: usize = 8;
 /// Octets of our nonces.
 const NONCE_LEN: usize = 32;
 /// Groups that a peer may use for a rekey where we ask for none: more than we want is welcome.
@@ -60,7 +63,7 @@ pub(crate) fn on_request(
             false
         }
     };
-    if busy || fate != ChildFate::Active {
+    if busy || fate != ChildFate::Active || sa.state.children.len() >= CHILDREN_MAX {
         return Err(Refusal::TemporaryFailure.into());
     }
     let syntax = |_| RekeyRefusal::from(Refusal::Syntax);
@@ -315,3 +318,6 @@ pub(crate) fn postpone(core: &mut Core, now: Time, sa: &mut Sa, wait: Duration) 
     let latest = Duration::from_nanos(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX).saturating_mul(2));
     sa.state.hold_until = core.jittered(now, latest, wait);
 }
+
+#[cfg(test)]
+mod tests;

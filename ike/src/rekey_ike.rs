@@ -37,7 +37,8 @@ pub(crate) fn on_request(
     // A second rekey of an SA whose first is not yet decided would make an SA that nobody counts.
     let undecided =
         sa.state.in_flight.as_deref().and_then(|f| f.exchange.as_deref()).is_some_and(|e| e.rival.is_some());
-    if busy || undecided {
+    // As long as the peer keeps the SA that this one replaced, it gets no third.
+    if busy || undecided || sa.state.predecessor.is_some() {
         return Err(Refusal::TemporaryFailure.into());
     }
     let config = Arc::clone(&core.config);

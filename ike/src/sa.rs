@@ -247,6 +247,22 @@ pub(crate) struct PeerIdentity(pub(crate) Identity);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group16(pub(crate) Group);
 
+/// How a first request is known again (RFC 7296 §2.1): by its octets, not by its SPI, which somebody else may have seen and
+/// used before the one who drew it is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Opened {
+    from: SocketAddr,
+    digest: [u8; 16],
+}
+
+impl Opened {
+    pub(crate) fn of(from: SocketAddr, request: &[u8]) -> Self {
+        let mut digest = [0; 16];
+        digest.iter_mut().zip(crypto::sha256(&[request])).for_each(|(octet, hashed)| *octet = hashed);
+        Self { from, digest }
+    }
+}
+
 /// One IKE SA in memory: its record, and what is rebuilt after a take-over.
 #[derive(Debug)]
 pub(crate) struct Sa {
@@ -265,16 +281,23 @@ pub(crate) struct Sa {
     pub(crate) commit: Option<CommitId>,
     /// When the record is written again although nothing has changed: ages and times left in it are as of its writing.
     pub(crate) refresh_at: Deadline,
-    /// Where the peer was when the record began.
-    pub(crate) opened_from: SocketAddr,
+    /// The first request that opened it, by what [`Opened`] says of it.
+    pub(crate) opened: Opened,
+    /// Before this a repeated request gets no answer.
+    pub(crate) answer_again_at: Deadline,
     /// Set when the SA is over; the endpoint then forgets it.
     pub(crate) over: bool,
 }
 
 impl Sa {
-    pub(crate) const fn new(state: SaState, now: wire::Time) -> Self {
+    pub(crate) fn new(state: SaState, now: wire::Time) -> Self {
+        let request = match &state.phase {
+            Phase::AwaitAuth(half_open) => &*half_open.request,
+            Phase::AwaitInitAnswer(_) | Phase::AwaitAuthAnswer(_) | Phase::Established | Phase::Replaced { .. } => &[],
+        };
         Self {
-            opened_from: state.remote,
+            opened: Opened::of(state.remote, request),
+            answer_again_at: Deadline::at(now),
             state,
             iv: None,
             pending: None,

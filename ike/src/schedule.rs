@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::deadline::Deadline;
 use crate::fault::Reason;
 use crate::informational::{send_delete_child, send_delete_ike, send_liveness};
-use crate::output::Event;
+use crate::output::{Event, Output, Path};
 use crate::sa::{ChildFate, Phase, RequestKind, Sa};
 use crate::{rekey_child, rekey_ike};
 
@@ -159,11 +159,23 @@ pub(crate) fn heard(core: &mut Core, now: Time, sa: &mut Sa) {
     }
 }
 
-/// The peer is reached elsewhere (RFC 7296 §2.23): its children follow.
-pub(crate) fn move_path(core: &mut Core, sa: &mut Sa, path: crate::output::Path) {
-    (sa.state.local, sa.state.remote) = (path.local, path.remote);
+/// Whether the peer was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Followed {
+    Yes,
+    No,
+}
+
+/// The peer may be reached elsewhere (RFC 7296 §2.23): its children follow. Nothing authenticates the ports of a datagram,
+/// so our own end stays: ESP from port 500 would be taken for IKE.
+pub(crate) fn follow(core: &mut Core, sa: &mut Sa, path: Path) -> Followed {
+    if !sa.state.encapsulated || path.remote == sa.state.remote || path.local != sa.state.local {
+        return Followed::No;
+    }
+    sa.state.remote = path.remote;
     for child in &sa.state.children {
-        core.outputs.push_back(crate::output::Output::MovePath { spi_in: child.spi_in, path });
+        core.outputs.push_back(Output::MovePath { spi_in: child.spi_in, path });
     }
     core.event(Event::Moved { session: sa.state.session, path });
+    Followed::Yes
 }

@@ -85,6 +85,8 @@ pub(super) const fn sentence(refusal: Refusal) -> &'static str {
         Refusal::NotOwned => "another node owns that session's work set",
         Refusal::Integrity => "a message was changed on its way, or is not from the peer",
         Refusal::MessageId => "a message came out of order",
+        Refusal::RepeatedTooSoon => "a request came again before an answer is repeated; somebody may be replaying it",
+        Refusal::TooLong => "a first request is longer than any honest one",
         Refusal::Syntax => "the peer's program breaks the protocol; look for an update of it",
         Refusal::UnsupportedCriticalPayload => {
             "the peer insists on an extension of IKE that this gateway does not have; turn it off there"

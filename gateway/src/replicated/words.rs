@@ -27,6 +27,8 @@ record! {
         2 => pub id_data: Box<[u8]>,
         /// The session that stays.
         3 => pub session: u64,
+        /// The connection by which it came, and the others that end.
+        4 => pub connection: String,
     }
 }
 
@@ -53,11 +55,11 @@ record! {
 }
 
 impl Superseded {
-    /// Names the identity and the session that stays.
+    /// Names the identity, its connection and the session that stays.
     #[must_use]
-    pub fn new(identity: &Identity, session: u64) -> Self {
-        let id_data = identity.data().into();
-        Self { id_type: identity.id_type(), id_data, session, unknown: UnknownFields::default() }
+    pub fn new(identity: &Identity, connection: &str, session: u64) -> Self {
+        let (id_data, connection) = (identity.data().into(), connection.to_owned());
+        Self { id_type: identity.id_type(), id_data, session, connection, unknown: UnknownFields::default() }
     }
 }
 
@@ -190,7 +192,7 @@ mod tests {
         for word in [
             Word::watch(set),
             Word::watching(set),
-            Word::Superseded(Superseded::new(&identity, 5)),
+            Word::Superseded(Superseded::new(&identity, "road", 5)),
             Word::MovedAsked(MovedAsked { question: 1, unknown: UnknownFields::default() }),
             Word::MovedTold(MovedTold {
                 question: 1,

@@ -10,7 +10,7 @@ use wire::{DecodeError, Secret, Time, TrafficSelector};
 
 use super::proof::{Claim, Unproven, certificates, signature_auth, signed_octets, verify};
 use crate::child;
-use crate::config::{Config, Connection, LocalAuth, RemoteAuth, RemoteIdentity, RemoteSelectors, UniqueIds};
+use crate::config::{Config, Connection, LocalAuth, RemoteAuth, RemoteSelectors, UniqueIds};
 use crate::core::{Command, Core, connection};
 use crate::deadline::{Age, Deadline};
 use crate::fault::{Reason, Refusal};
@@ -145,23 +145,6 @@ fn child_offer(payloads: &Payloads<'_>, connection: &Connection) -> Result<Resul
     };
     let Some(spi_out) = chosen.child_spi() else { return Err(Refusal::Syntax) };
     Ok(Ok(ChildOffer { number: chosen.number, suite, spi_out, remote, local }))
-}
-
-impl RemoteIdentity {
-    /// Whether a peer of that identity may use the connection.
-    pub(crate) fn allows(&self, identity: &Identity) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(exact) => exact == identity,
-            Self::Suffix(suffix) => match identity {
-                Identity::Fqdn(name) | Identity::Rfc822(name) => {
-                    // A suffix must stand behind something, and names ignore the case of ASCII letters.
-                    name.len() > suffix.len() && name.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase())
-                }
-                Identity::Address(_) | Identity::DistinguishedName(_) | Identity::KeyId(_) => false,
-            },
-        }
-    }
 }
 
 /// Asks for an address if the child needs one, else goes on to our own proof.
@@ -341,7 +324,8 @@ fn finish(core: &mut Core, now: Time, sa: &mut Sa, verified: Verified, config: &
         initial_contact,
     });
     if initial_contact {
-        core.commands.push(Command::EndIdentity { identity, except: sa.state.session });
+        let connection = connection.name.clone();
+        core.commands.push(Command::EndIdentity { identity, connection, except: sa.state.session });
     }
 }
 

@@ -1,5 +1,8 @@
 //! The Encrypted Fragment payload (RFC 7383 §2.5) and the putting together of fragments.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use wire::{Cause, DecodeError, Reader, Writer};
 use zeroize::Zeroizing;
 
@@ -9,6 +12,9 @@ use crate::message::header::Header;
 pub(crate) const FRAGMENTS_MAX: u16 = 64;
 /// Octets of one message put together at the most. Our bound.
 pub(crate) const REASSEMBLED_LEN_MAX: usize = 65_535;
+/// Octets of all unfinished messages of all SAs at the most, most of whose peers may be unknown yet. Our bound: 5,000 long
+/// chains of certificates at a time.
+pub(crate) const REASSEMBLING_LEN_MAX: usize = 32 << 20;
 
 /// Where a fragment belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub(crate) struct Reassembly {
     first_payload: u8,
     parts: Vec<Option<Zeroizing<Vec<u8>>>>,
     octets: usize,
+    /// Octets of all reassemblies.
+    all: Arc<AtomicUsize>,
 }
 
 /// What came of a further fragment.
@@ -62,13 +70,15 @@ pub(crate) enum Reassembled {
 }
 
 impl Reassembly {
-    pub(crate) fn new(header: &Header, total: u16) -> Self {
+    /// Starts with nothing. `all` counts what this and all others keep.
+    pub(crate) fn new(header: &Header, total: u16, all: &Arc<AtomicUsize>) -> Self {
         Self {
             message_id: header.message_id,
             response: header.is_response(),
             first_payload: 0,
             parts: vec![None; usize::from(total.min(FRAGMENTS_MAX))],
             octets: 0,
+            all: Arc::clone(all),
         }
     }
 
@@ -89,10 +99,12 @@ impl Reassembly {
             return Reassembled::Refused;
         };
         if part.is_none() {
-            if octets > REASSEMBLED_LEN_MAX {
+            let all = self.all.load(Relaxed).saturating_add(plain.len());
+            if octets > REASSEMBLED_LEN_MAX || all > REASSEMBLING_LEN_MAX {
                 return Reassembled::Refused;
             }
             self.octets = octets;
+            self.all.store(all, Relaxed);
             *part = Some(plain);
             if header.number == 1 {
                 self.first_payload = next_payload;
@@ -107,15 +119,25 @@ impl Reassembly {
     }
 }
 
+impl Drop for Reassembly {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.octets, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn reassembly(total: u16) -> Reassembly {
+        reassembly_of(total, &Arc::default())
+    }
+
+    fn reassembly_of(total: u16, all: &Arc<AtomicUsize>) -> Reassembly {
         let bytes = [1; 28];
         let mut header = Header::decode(&mut Reader::new(&[&bytes[..24], &[0, 0, 0, 28]].concat())).unwrap();
         header.message_id = 1;
-        Reassembly::new(&header, total)
+        Reassembly::new(&header, total, all)
     }
 
     fn part(number: u16, total: u16) -> FragmentHeader {
@@ -158,5 +180,23 @@ mod tests {
         assert!(matches!(r.add(part(1, 64), 35, octets(REASSEMBLED_LEN_MAX)), Reassembled::Waiting));
         assert!(matches!(r.add(part(2, 64), 0, octets(1)), Reassembled::Refused));
         assert!(matches!(r.add(part(65, 65), 0, octets(0)), Reassembled::Refused));
+    }
+
+    #[test]
+    fn all_reassemblies_together_are_bounded_and_give_back_what_they_kept() {
+        let all = Arc::default();
+        let mut kept = Vec::new();
+        for _ in 0..REASSEMBLING_LEN_MAX / REASSEMBLED_LEN_MAX {
+            let mut r = reassembly_of(2, &all);
+            assert!(matches!(r.add(part(1, 2), 35, octets(REASSEMBLED_LEN_MAX)), Reassembled::Waiting));
+            kept.push(r);
+        }
+        let mut late = reassembly_of(2, &all);
+        assert!(matches!(late.add(part(1, 2), 35, octets(REASSEMBLED_LEN_MAX)), Reassembled::Refused));
+        kept.pop();
+        assert!(matches!(late.add(part(1, 2), 35, octets(REASSEMBLED_LEN_MAX)), Reassembled::Waiting));
+        kept.clear();
+        drop(late);
+        assert_eq!(all.load(Relaxed), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! What RFC 7296 demands, through the public API, with two endpoints, a clock and a lossy network.
 
 mod certificates;
+mod hostile;
 mod measure;
 mod mutation;
 mod pair;

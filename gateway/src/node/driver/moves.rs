@@ -357,16 +357,16 @@ impl Driver {
             Word::MovedTold(told) => self.on_moved_told(boot_time(), from, &told),
             Word::Superseded(superseded) => {
                 if let Ok(identity) = Identity::decode(superseded.id_type, &superseded.id_data) {
-                    self.endpoint.end_identity(boot_time(), &identity, superseded.session);
+                    self.endpoint.end_identity(boot_time(), &identity, &superseded.connection, superseded.session);
                 }
             }
         }
     }
 
     /// Tells the other nodes that an identity has connected anew.
-    pub(super) fn supersede(&self, identity: &Identity, session: u64) {
+    pub(super) fn supersede(&self, identity: &Identity, connection: &str, session: u64) {
         let (Some(link), Some(current)) = (&self.link, &self.view) else { return };
-        let word = Word::Superseded(Superseded::new(identity, session)).to_bytes();
+        let word = Word::Superseded(Superseded::new(identity, connection, session)).to_bytes();
         for member in current.view.members().iter().filter(|member| member.slot != current.own) {
             link.say(member.identity.start, word.clone());
         }

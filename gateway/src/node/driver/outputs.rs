@@ -37,8 +37,8 @@ impl Driver {
             Output::ReleaseAddress { pool, address, session } => self.give_back(pool, address, session),
             Output::Sign { request, key, scheme, message } => self.sign(request, &key, scheme, message),
             Output::Event(event) => {
-                if let ike::Event::Up { session, identity, initial_contact: true, .. } = &event {
-                    self.supersede(identity, *session);
+                if let ike::Event::Up { session, connection, identity, initial_contact: true, .. } = &event {
+                    self.supersede(identity, connection, *session);
                 }
                 self.sessions.on_event(boot_time(), event);
             }
