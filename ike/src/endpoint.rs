@@ -147,12 +147,13 @@ impl Endpoint {
             return;
         };
         if header.major_version() != 2 {
-            self.core.counters.count(Refusal::Version);
+            self.core.refuse(path, Refusal::Version, None);
             // RFC 7296 §2.5: a newer peer is told the highest version that we speak.
             if header.major_version() > 2 && !header.is_response() && self.owns(home) {
                 let notify = Notify::new(NotifyType::INVALID_MAJOR_VERSION, &[Header::VERSION_2 >> 4]);
                 init::answer_stateless(&mut self.core, path, &header, &notify);
             }
+            self.settle(now, 0);
             return;
         }
         let ours = if header.is_from_initiator() { header.spi_r } else { header.spi_i };

@@ -154,7 +154,7 @@ pub(crate) fn on_request(
         }
     }
     if load.half_open >= config.half_open_max || load.sas >= config.sas_max {
-        core.counters.count(Refusal::Full);
+        core.refuse(path, Refusal::Full, None);
         return None;
     }
     let Ok(message) = InitMessage::decode(&payloads, notifies) else {

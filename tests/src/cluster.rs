@@ -611,6 +611,27 @@ impl Node {
         Ok(())
     }
 
+    /// Sets the level of its log.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn log_level(&self, level: &str) -> Result<()> {
+        self.ask::<serde_json::Value>(&["log", level])?;
+        Ok(())
+    }
+
+    /// Datagrams that its kernel has dropped because a UDP socket was full.
+    #[must_use]
+    pub fn full_sockets(&self) -> u64 {
+        let read = || Ok(fs::read_to_string("/proc/thread-self/net/snmp")?);
+        let text = self.namespace.within(read).unwrap_or_default();
+        // Two lines of each protocol: the names of its counters, and their values.
+        let mut udp = text.lines().filter(|line| line.starts_with("Udp:"));
+        let (Some(names), Some(values)) = (udp.next(), udp.next()) else { return 0 };
+        let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+        pairs.find(|(name, _)| *name == "RcvbufErrors").and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+    }
+
     /// All that the program has logged, over all of its lives.
     #[must_use]
     pub fn log(&self) -> String {
@@ -648,7 +669,10 @@ impl Node {
 }
 
 /// The gateway program: next to the running program, or what `CRYPTOCLUSTER` names.
-pub(crate) fn gateway_program() -> Result<PathBuf> {
+///
+/// # Errors
+/// It is not built.
+pub fn gateway_program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CRYPTOCLUSTER") {
         return Ok(path.into());
     }

@@ -1,6 +1,8 @@
 //! A hostile host: datagrams that were seen on the wire, damaged in a thousand ways, sent as fast as it goes.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -43,49 +45,120 @@ impl Specimens {
         Ok(specimens)
     }
 
-    /// Sends `count` damaged datagrams from `host` to `target`, each to the port of its specimen. Equal seeds give equal
-    /// datagrams.
+    /// Sends `count` damaged datagrams from `host` to the `targets` in turn, each to the port of its specimen, no faster than
+    /// [`RATE`], and tells what was sent. Equal seeds give equal datagrams.
     ///
     /// # Errors
     /// The host cannot send.
-    pub fn attack(&self, host: &Namespace, target: std::net::IpAddr, count: usize, seed: u64) -> Result<()> {
-        ensure!(!self.datagrams.is_empty(), "there is no specimen");
+    pub fn attack(&self, host: &Namespace, targets: &[IpAddr], count: usize, seed: u64) -> Result<Tally> {
+        ensure!(!self.datagrams.is_empty() && !targets.is_empty(), "there is no specimen or no target");
         let socket = host.within(|| UdpSocket::bind(("0.0.0.0", 0)).context("a socket for the attack"))?;
         let mut rng = StdRng::seed_from_u64(seed);
-        for _ in 0..count {
+        let mut tally = Tally::default();
+        let start = Instant::now();
+        for (number, target) in (0..count).zip(targets.iter().cycle()) {
             let (port, specimen) = &self.datagrams[below(&mut rng, self.datagrams.len())];
+            let (_, other) = &self.datagrams[below(&mut rng, self.datagrams.len())];
             let mut datagram = specimen.clone();
-            damage(&mut datagram, &mut rng);
+            damage(&mut datagram, other, &mut rng, &mut tally);
+            *tally.sent.entry(*port).or_default() += 1;
             // A full queue, or an ICMP error for an earlier one, is what an attacker lives with.
-            socket.send_to(&datagram, SocketAddr::new(target, *port)).ok();
+            socket.send_to(&datagram, SocketAddr::new(*target, *port)).ok();
+            if number % BURST == 0 {
+                let due = start + Duration::from_secs(1) * u32::try_from(number).unwrap_or(u32::MAX) / RATE;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
         }
-        Ok(())
+        Ok(tally)
     }
 }
 
-/// Changes one to six things in a datagram.
-fn damage(datagram: &mut Vec<u8>, rng: &mut StdRng) {
+/// What an attack has sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams by the port that they were sent to.
+    pub sent: BTreeMap<u16, u64>,
+    /// Damages by kind; each datagram has up to six.
+    pub damages: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    /// Adds what another attack has sent.
+    pub fn add(&mut self, other: &Self) {
+        for (port, count) in &other.sent {
+            *self.sent.entry(*port).or_default() += count;
+        }
+        for (kind, count) in &other.damages {
+            *self.damages.entry(kind).or_default() += count;
+        }
+    }
+
+    /// All datagrams.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.sent.values().sum()
+    }
+}
+
+/// Changes one to six things in a datagram, or, rarely, nothing: then it is one that was sent before.
+fn damage(datagram: &mut Vec<u8>, other: &[u8], rng: &mut StdRng, tally: &mut Tally) {
+    let mut note = |kind: &'static str| *tally.damages.entry(kind).or_default() += 1;
+    if below(rng, 50) == 0 {
+        note("repeated as it was");
+        return;
+    }
     for _ in 0..=below(rng, 6) {
         if datagram.is_empty() {
             datagram.push(0);
         }
         let at = below(rng, datagram.len());
-        match below(rng, 8) {
-            0 => datagram[at] ^= 1 << below(rng, 8),
-            1 => datagram[at] = 0,
-            2 => datagram[at] = 0xff,
-            3 => datagram[at] = rng.next_u32().to_le_bytes()[0],
-            4 => datagram.truncate(at),
-            5 => datagram.extend(std::iter::repeat_n(0xa5, below(rng, 64))),
-            // A field of 16 bits, as lengths are, becomes a small or a huge one.
+        match below(rng, 10) {
+            0 => {
+                note("bit turned");
+                datagram[at] ^= 1 << below(rng, 8);
+            }
+            1 => {
+                note("octet 00");
+                datagram[at] = 0;
+            }
+            2 => {
+                note("octet ff");
+                datagram[at] = 0xff;
+            }
+            3 => {
+                note("octet random");
+                datagram[at] = rng.next_u32().to_le_bytes()[0];
+            }
+            4 => {
+                note("cut off");
+                datagram.truncate(at);
+            }
+            5 => {
+                note("lengthened");
+                datagram.extend(std::iter::repeat_n(0xa5, below(rng, 64)));
+            }
+            // Headers stand in front, and are what parsers look at first.
             6 => {
+                note("header octet random");
+                let at = below(rng, datagram.len().min(48));
+                datagram[at] = rng.next_u32().to_le_bytes()[0];
+            }
+            // A field of 16 bits, as lengths are, becomes a small or a huge one.
+            7 => {
+                note("length field");
                 let value = if below(rng, 2) == 0 { below(rng, 16) } else { 0xfff0 + below(rng, 16) };
                 let bytes = u16::try_from(value).unwrap_or(u16::MAX).to_be_bytes();
                 for (octet, new) in datagram[at..].iter_mut().zip(bytes) {
                     *octet = new;
                 }
             }
+            8 => {
+                note("end of another");
+                datagram.truncate(at);
+                datagram.extend_from_slice(&other[at.min(other.len())..]);
+            }
             _ => {
+                note("part doubled");
                 let length = below(rng, datagram.len() - at) + 1;
                 let part = datagram[at..at + length.min(200)].to_vec();
                 datagram.splice(at..at, part);
@@ -99,8 +172,12 @@ fn below(rng: &mut StdRng, bound: usize) -> usize {
     usize::try_from(rng.next_u64() % bound.max(1) as u64).unwrap_or(0)
 }
 
-const PER_PORT_MAX: usize = 64;
+const PER_PORT_MAX: usize = 128;
 const DATAGRAM_MAX: usize = 1_472;
+/// Datagrams per second: what nodes that share two cores with the attacker take in without losing many at their sockets.
+const RATE: u32 = 25_000;
+/// Datagrams in a row.
+const BURST: usize = 32;
 const COLLECT_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -112,11 +189,21 @@ mod tests {
         let specimen = vec![7; 100];
         let damaged = |seed| {
             let mut datagram = specimen.clone();
-            damage(&mut datagram, &mut StdRng::seed_from_u64(seed));
+            damage(&mut datagram, &[9; 50], &mut StdRng::seed_from_u64(seed), &mut Tally::default());
             datagram
         };
         let changed = (0..1_000).filter(|seed| damaged(*seed) != specimen).count();
         assert!(changed > 900, "{changed}");
         assert_eq!(damaged(5), damaged(5));
+    }
+
+    #[test]
+    fn every_kind_of_damage_occurs_and_is_counted() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut tally = Tally::default();
+        for _ in 0..2_000 {
+            damage(&mut vec![7; 100], &[9; 50], &mut rng, &mut tally);
+        }
+        assert_eq!(tally.damages.len(), 11, "{tally:?}");
     }
 }

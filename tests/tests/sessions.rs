@@ -56,6 +56,20 @@ fn every_node_shows_every_session_and_its_past_survives_its_node() {
 }
 
 #[test]
+fn names_and_addresses_of_peers_appear_once_the_log_is_set_to_debug() {
+    let mut cluster = Cluster::build(1).unwrap();
+    cluster.start().unwrap();
+    let (quiet, loud) = (cluster.client(1).unwrap(), cluster.client(2).unwrap());
+    quiet.charon.connect().unwrap();
+    cluster.nodes[0].log_level("debug").unwrap();
+    loud.charon.connect().unwrap();
+    let log = cluster.nodes[0].log();
+    assert_eq!(log.matches("session is up").count(), 2, "{log}");
+    assert!(!log.contains(CLIENT_ID) && !log.contains("198.51.100.101"), "{log}");
+    assert!(log.contains("c2.lab.test") && log.contains("198.51.100.102"), "{log}");
+}
+
+#[test]
 fn orders_that_cannot_be_carried_out_name_the_next_step() {
     let mut cluster = Cluster::build(2).unwrap();
     cluster.nodes[0].start().unwrap();

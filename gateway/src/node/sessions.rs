@@ -225,6 +225,20 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_table_has_every_refusal_with_its_sentence() {
+        let table = include_str!("../../../docs/operating/refusals.md");
+        for refusal in Refusal::ALL {
+            let label = format!("`{}`", refusal.label());
+            assert!(table.contains(&label), "{label} is missing in docs/operating/refusals.md");
+            let row = format!("| {label} | {} |", sentence(*refusal));
+            assert!(
+                !table.contains(&format!("| {label} |")) || table.contains(&row),
+                "the sentence of {label} differs"
+            );
+        }
+    }
+
+    #[test]
     fn each_refusal_has_a_sentence_of_its_own() {
         let mut sentences: Vec<_> = Refusal::ALL.iter().map(|refusal| sentence(*refusal)).collect();
         sentences.sort_unstable();
