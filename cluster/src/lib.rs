@@ -33,4 +33,4 @@ pub use policy::{LoneSurvivor, Policy, SKEW};
 pub use replication::Replication;
 pub use slots::{SlotMap, SlotMask};
 pub use table::{Assignment, Handoff, Table, TableVersion};
-pub use view::{Member, Role, View, ViewId};
+pub use view::{Absentee, Member, Role, View, ViewId};

@@ -4,9 +4,12 @@
 //! [`Membership::handle_datagram`], the clock into [`Membership::handle_timeout`]; after either, the driver takes all
 //! [`Output`]s and all datagrams, then sleeps until [`Membership::poll_timeout`].
 
+mod absence;
 mod api;
 mod candidate;
 mod change;
+mod healing;
+mod join;
 mod keepalive;
 mod moves;
 mod seat;

@@ -32,8 +32,10 @@ pub struct Policy {
     pub founding_wait: Duration,
     /// How long a grant or a founded view without a lease binds.
     pub grant: Duration,
-    /// How long the smaller part of a split waits before it may go on alone.
+    /// How long the smaller part of a split waits before it may go on alone; its members one after the other.
     pub lone_wait: Duration,
+    /// How long it is remembered that a node may have worked on its own: longer than any security association lives.
+    pub apart: Duration,
     /// How long a silent learner stays in the view.
     pub learner_silence: Duration,
     /// How often the master looks whether the work is spread evenly.
@@ -64,6 +66,7 @@ impl Default for Policy {
             founding_wait: Duration::from_secs(3),
             grant: Duration::from_secs(1),
             lone_wait: Duration::from_secs(2),
+            apart: Duration::from_secs(48 * 3600),
             learner_silence: Duration::from_millis(500),
             balance_interval: Duration::from_millis(200),
             moves_max: 64,

@@ -17,7 +17,7 @@ use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Slot, Tenure, Time, Wo
 
 use crate::identity::StartId;
 use crate::slots::SetMap;
-use crate::view::{Role, View};
+use crate::view::{Role, View, ViewId};
 use message::{Entry, Message};
 use store::SetStore;
 use stream::{Log, Peer};
@@ -155,6 +155,9 @@ impl Replication {
     /// anew: a member that is gone is waited for no more.
     pub fn handle_view(&mut self, now: Time, view: &Arc<View>, own: Slot) {
         self.pack_due = true;
+        if view.base() == ViewId::default() {
+            self.forget();
+        }
         self.view = Some(Arc::clone(view));
         self.own = own;
         let mut entered = Vec::new();
@@ -172,6 +175,19 @@ impl Replication {
             self.start_over(now, start);
         }
         self.settle(now);
+    }
+
+    /// A cluster that is founded anew begins without state: its epochs do too, and state from before would be worked on
+    /// under epochs that it knows already.
+    fn forget(&mut self) {
+        for set in WorkSet::all() {
+            for (id, change) in self.sets[set].replace(set, BTreeMap::new()) {
+                if self.applied.contains(&id.kind) {
+                    self.apply_pending = true;
+                    self.outputs.push_back(Output::Apply { id, change });
+                }
+            }
+        }
     }
 
     /// The streams to and from `peer` are open.
@@ -203,7 +219,7 @@ impl Replication {
     /// Takes one message of `peer`'s stream. After one that cannot be read nothing more is taken.
     pub fn handle_message(&mut self, now: Time, peer: StartId, message: &[u8]) {
         self.pack_due = true;
-        if !self.peers.get(&peer).is_some_and(Peer::is_connected) {
+        if !self.peers.get(&peer).is_some_and(|peer| peer.is_connected() && !peer.is_gone()) {
             return;
         }
         match Message::decode(message) {

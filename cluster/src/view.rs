@@ -5,6 +5,9 @@ use wire::{Cause, DecodeError, Reader, Slot, Writer};
 use crate::identity::{Identity, Name, StartId};
 use crate::slots::SlotMask;
 
+/// On the wire: it had no number here.
+const NO_SLOT: u8 = 0xff;
+
 /// Names a view: its number, and a digest of its content, so that the views of two halves that went on alone differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewId {
@@ -45,20 +48,48 @@ pub struct Member {
     pub identity: Identity,
 }
 
+/// A node that is no member, or was none for a while, and what is remembered of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Absentee {
+    /// Its name.
+    pub name: Name,
+    /// The number that it had; `None` if it had none in this part of the cluster.
+    pub slot: Option<Slot>,
+    /// It may be alive and at work elsewhere: its part and this one went on without a quorum of their common view.
+    pub missing: bool,
+    /// It may have worked on its own, now or in an earlier life: numbers that it may have used, or given out, are
+    /// avoided.
+    pub apart: bool,
+    /// An operator has drained it: when it comes back it gets no work.
+    pub drained: bool,
+    /// How long ago it went, in milliseconds, when the view was made.
+    pub age_ms: u32,
+}
+
+impl Absentee {
+    const fn says_anything(&self) -> bool {
+        self.missing || self.apart || self.drained
+    }
+}
+
 /// The numbered list of members that a quorum of the view before has agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     id: ViewId,
     base: ViewId,
+    lineage: u64,
     base_table: u32,
     master: Slot,
     members: Vec<Member>,
-    missing: Vec<Name>,
+    absentees: Vec<Absentee>,
     full: SlotMask,
     all: SlotMask,
 }
 
 impl View {
+    /// More are not remembered.
+    pub const ABSENTEES_MAX: usize = 32;
+
     /// Makes the view that follows `base`. The master is `before` if it is a full member, else the next full one
     /// behind it: the deputy that every node has known all along.
     ///
@@ -66,15 +97,30 @@ impl View {
     #[must_use]
     pub fn new(
         base: ViewId,
+        lineage: u64,
         base_table: u32,
         before: Slot,
         mut members: Vec<Member>,
-        mut missing: Vec<Name>,
+        mut absentees: Vec<Absentee>,
     ) -> Option<Self> {
         members.sort_by_key(|member| member.slot);
-        missing.sort();
-        missing.dedup();
-        missing.truncate(Slot::COUNT);
+        absentees.retain(Absentee::says_anything);
+        absentees.sort();
+        absentees.dedup_by(|again, known| {
+            let same = again.name == known.name && again.slot == known.slot;
+            if same {
+                known.missing |= again.missing;
+                known.apart |= again.apart;
+                known.drained |= again.drained;
+                known.age_ms = known.age_ms.min(again.age_ms);
+            }
+            same
+        });
+        if absentees.len() > Self::ABSENTEES_MAX {
+            absentees.sort_by_key(|absentee| (!absentee.missing, absentee.age_ms));
+            absentees.truncate(Self::ABSENTEES_MAX);
+            absentees.sort();
+        }
         let all: SlotMask = members.iter().map(|member| member.slot).collect();
         let full: SlotMask =
             members.iter().filter(|member| member.role == Role::Full).map(|member| member.slot).collect();
@@ -83,7 +129,8 @@ impl View {
         }
         let master = if full.contains(before) { before } else { next_in(full, before)? };
         let number = base.number.checked_add(1)?;
-        let mut view = Self { id: ViewId { number, digest: 0 }, base, base_table, master, members, missing, full, all };
+        let mut view =
+            Self { id: ViewId { number, digest: 0 }, base, lineage, base_table, master, members, absentees, full, all };
         let mut w = Writer::new();
         view.encode(&mut w);
         view.id.digest = fnv1a(w.as_slice());
@@ -100,6 +147,13 @@ impl View {
     #[must_use]
     pub const fn base(&self) -> ViewId {
         self.base
+    }
+
+    /// Names the part of the cluster that this view is of: drawn when the cluster is founded, and anew by each part that
+    /// goes on without a quorum. Views of two lineages may have the same number and do not follow each other.
+    #[must_use]
+    pub const fn lineage(&self) -> u64 {
+        self.lineage
     }
 
     /// The version of that view's table from which this view's first table is derived.
@@ -138,17 +192,24 @@ impl View {
         self.all
     }
 
-    /// Names of nodes that may be alive and at work elsewhere: this view went on without a quorum of the one before.
+    /// Nodes that are no members, or were none for a while, as far as something is to be remembered of them.
     #[must_use]
-    pub fn missing(&self) -> &[Name] {
-        &self.missing
+    pub fn absentees(&self) -> &[Absentee] {
+        &self.absentees
     }
 
-    /// Whether somebody else may hold the same work: sequence numbers above the committed edge then come from blocks
-    /// of the own slot only.
+    /// Whether somebody else may be at work for the same sets at this moment: two owners, and two answers to one
+    /// question, cannot be excluded then.
     #[must_use]
     pub fn is_unproven(&self) -> bool {
-        !self.missing.is_empty()
+        self.absentees.iter().any(|absentee| absentee.missing)
+    }
+
+    /// Whether somebody else may have used sequence numbers above the common edges, be it in an earlier life: above an
+    /// edge only blocks of the own slot are used then.
+    #[must_use]
+    pub fn shares_numbers(&self) -> bool {
+        self.absentees.iter().any(|absentee| absentee.missing || absentee.apart)
     }
 
     /// The member in that slot.
@@ -176,6 +237,7 @@ impl View {
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.u64(self.id.number);
         self.base.encode(w);
+        w.u64(self.lineage);
         w.u32(self.base_table);
         w.u8(self.master.number());
         w.u8(u8::try_from(self.members.len()).unwrap_or(0));
@@ -187,9 +249,12 @@ impl View {
             });
             member.identity.encode(w);
         }
-        w.u8(u8::try_from(self.missing.len()).unwrap_or(0));
-        for name in &self.missing {
-            name.encode(w);
+        w.u8(u8::try_from(self.absentees.len()).unwrap_or(0));
+        for absentee in &self.absentees {
+            absentee.name.encode(w);
+            w.u8(absentee.slot.map_or(NO_SLOT, Slot::number));
+            w.u8(u8::from(absentee.missing) | u8::from(absentee.apart) << 1 | u8::from(absentee.drained) << 2);
+            w.u32(absentee.age_ms);
         }
     }
 
@@ -197,6 +262,7 @@ impl View {
         let error = r.error("View", Cause::Conflict);
         let number = r.u64("View number")?;
         let base = ViewId::decode(r)?;
+        let lineage = r.u64("Lineage")?;
         let base_table = r.u32("Base table")?;
         let master = decode_slot(r)?;
         let count = r.u8("Members")?;
@@ -211,12 +277,23 @@ impl View {
             };
             members.push(Member { slot, role, identity: Identity::decode(r)? });
         }
-        let count = r.u8("Missing")?;
-        let mut missing = Vec::new();
-        for _ in 0..count.min(16) {
-            missing.push(Name::decode(r)?);
+        let absent = r.error("Absentees", Cause::Range);
+        let count = r.u8("Absentees")?;
+        if usize::from(count) > Self::ABSENTEES_MAX {
+            return Err(absent);
         }
-        let view = Self::new(base, base_table, master, members, missing).ok_or(error)?;
+        let mut absentees = Vec::new();
+        for _ in 0..count {
+            let name = Name::decode(r)?;
+            let slot = match r.u8("Slot")? {
+                NO_SLOT => None,
+                number => Some(Slot::new(number).ok_or(absent)?),
+            };
+            let what = r.u8("What")?;
+            let (missing, apart, drained) = (what & 1 != 0, what & 2 != 0, what & 4 != 0);
+            absentees.push(Absentee { name, slot, missing, apart, drained, age_ms: r.u32("Age")? });
+        }
+        let view = Self::new(base, lineage, base_table, master, members, absentees).ok_or(error)?;
         if view.id.number == number && view.master == master { Ok(view) } else { Err(error) }
     }
 }

@@ -78,6 +78,12 @@ impl OutboundSa {
         self.sequences.restrict(slot);
     }
 
+    /// Uses only the blocks of `slot` from the next number on: the SA was taken from another node while somebody else may
+    /// have used its numbers, and where the common ones ended is not known here.
+    pub fn restrict_wholly_to_slot(&self, slot: Slot) {
+        self.sequences.restrict_wholly(slot);
+    }
+
     /// The edge that the next lease should have, at the rate of late.
     #[must_use]
     pub fn propose_edge(&self, now: Time) -> u64 {

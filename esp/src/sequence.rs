@@ -157,6 +157,12 @@ impl Sequences {
         self.unproven_from.fetch_min(self.edge.load(Relaxed), Relaxed);
     }
 
+    /// From the next number on, uses only the blocks that are this slot's.
+    pub(crate) fn restrict_wholly(&self, slot: Slot) {
+        self.unproven_slot.store(u64::from(slot.number()), Relaxed);
+        self.unproven_from.store(0, Relaxed);
+    }
+
     /// What the next lease's edge should be at the rate of late.
     pub(crate) fn propose(&self, now: Time) -> u64 {
         let next = self.next.load(Relaxed);
@@ -252,6 +258,15 @@ mod tests {
         let last = Sequences::new(END - 1, u64::MAX);
         assert_eq!(drain(&last, 9), [END - 1]);
         assert_eq!(last.reserve(1).unwrap_err(), Wait::Exhausted);
+    }
+
+    #[test]
+    fn who_takes_an_sa_over_while_numbers_are_shared_uses_its_own_blocks_inside_the_lease_too() {
+        let taken = Sequences::new(100, 20 * BLOCK_LEN);
+        taken.restrict_wholly(Slot::new(3).unwrap());
+        let numbers = drain(&taken, 1 << 20);
+        assert!(numbers.iter().all(|number| number / BLOCK_LEN % 16 == 3), "{numbers:?}");
+        assert_eq!(numbers.len() as u64, 2 * BLOCK_LEN);
     }
 
     #[test]

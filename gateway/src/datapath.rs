@@ -267,7 +267,10 @@ impl Datapath {
         }
         let mut pairs = self.pairs();
         if let Some(slot) = pairs.unproven {
-            sa.restrict_to_slot(slot);
+            match start {
+                Start::New { .. } => sa.restrict_to_slot(slot),
+                Start::TakeOver { .. } | Start::HandOver(_) => sa.restrict_wholly_to_slot(slot),
+            }
         }
         let (sending, packets_in, bytes_in) = match start {
             Start::HandOver(state) => (state.sending, state.packets_in, state.bytes_in),
@@ -341,8 +344,8 @@ impl Datapath {
         }
     }
 
-    /// While this node goes on alone and unproven: uses, above each committed edge, only the blocks of sequence numbers of
-    /// that slot. `None` lifts it for pairs that are installed from now on.
+    /// While somebody else may use, or may have used, the same numbers: uses, above each committed edge, only the blocks
+    /// of sequence numbers of that slot. `None` lifts it for pairs that are installed from now on.
     pub fn set_unproven(&self, slot: Option<Slot>) {
         let mut pairs = self.pairs();
         pairs.unproven = slot;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use rand::Rng;
 use wire::{Slot, Time};
 
 use super::seat::Seat;
@@ -9,7 +10,7 @@ use super::{Base, Event, Next, Output, Probe, Refusal};
 use crate::datagram::{Datagram, Join, PROTOCOL};
 use crate::identity::{Addresses, Identity, Network, StartId};
 use crate::policy::LoneSurvivor;
-use crate::view::{Member, Role, View, ViewId};
+use crate::view::{Absentee, Member, Role, View, ViewId};
 
 /// Other candidates that are remembered.
 const HEARD_MAX: usize = 16;
@@ -275,14 +276,15 @@ impl Candidate {
             return Next::Stay;
         };
         let known = base.config.peers.len().saturating_add(1);
-        // Founded by fewer than half: the others may be alive elsewhere.
-        let missing = if members.len().saturating_mul(2) > known {
-            Vec::new()
-        } else {
-            let names = base.config.peers.iter().map(|peer| peer.name.clone());
-            names.filter(|name| !members.iter().any(|member| member.identity.name == *name)).collect()
+        // Founded by fewer than half: the others may be alive elsewhere. They share no session with this part.
+        let few = members.len().saturating_mul(2) <= known;
+        let names = base.config.peers.iter().map(|peer| peer.name.clone());
+        let absent = names.filter(|name| few && !members.iter().any(|member| member.identity.name == *name));
+        let absentee = |name| Absentee { name, slot: None, missing: true, apart: false, drained: false, age_ms: 0 };
+        let absentees = absent.map(absentee).collect();
+        let Some(view) = View::new(ViewId::default(), base.rng.next_u64(), 0, master, members, absentees) else {
+            return Next::Stay;
         };
-        let Some(view) = View::new(ViewId::default(), 0, master, members, missing) else { return Next::Stay };
         for member in view.members() {
             if member.identity.start != own.start {
                 base.mail(&member.identity.addresses, &Datagram::View(Box::new(view.clone())));

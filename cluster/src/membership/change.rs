@@ -1,20 +1,15 @@
 //! Who proposes which view: removal of the silent, admission of joiners, promotion of learners.
 
-use std::net::SocketAddr;
-
-use rand::Rng;
 use wire::{Slot, Time};
 
+use super::absence::came_back;
 use super::keepalive::NO_TABLE;
 use super::seat::Seat;
-use super::{Act, Base, Event, LeaveReason, Next, Output, Refusal};
-use crate::datagram::{Ballot, Datagram, Join, PROTOCOL};
-use crate::identity::{Identity, Network, StartId};
+use super::{Base, Event, Next};
+use crate::datagram::{Ballot, Datagram};
 use crate::slots::SlotMask;
-use crate::view::{Member, Role, View, ViewId};
+use crate::view::{Role, View, ViewId};
 
-/// Nodes that wait to be let in.
-const APPLICANTS_MAX: usize = 16;
 /// A proposal that was not decided after so many resends is begun anew under a higher ballot.
 const RESENDS_MAX: u32 = 8;
 
@@ -30,14 +25,6 @@ pub(super) struct Proposal {
     inherited: bool,
     sent_at: Time,
     resends: u32,
-}
-
-/// A node that asks to join.
-#[derive(Debug)]
-pub(super) struct Applicant {
-    pub(super) identity: Identity,
-    approved: bool,
-    seen_at: Time,
 }
 
 impl Seat {
@@ -66,12 +53,13 @@ impl Seat {
         let undecided = voted || self.acceptor.accepted.is_some();
         let quiet = self.hears(base, now) == self.view.full()
             && self.view.all() == self.view.full()
-            && !self.applicants.iter().any(|applicant| applicant.approved);
+            && !self.applicants.iter().any(|applicant| applicant.approved)
+            && !self.forgets(base, now);
         if quiet && !undecided {
             return Next::Stay;
         }
         let Some(view) = self.wanted_view(base, now) else { return Next::Stay };
-        if !undecided && view.members() == self.view.members() && view.missing() == self.view.missing() {
+        if !undecided && view.members() == self.view.members() && view.absentees() == self.view.absentees() {
             return Next::Stay;
         }
         self.propose(base, now)
@@ -89,7 +77,7 @@ impl Seat {
             return None;
         }
         let policy = &base.config.policy;
-        let mut missing = self.view.missing().to_vec();
+        let mut absentees = self.remembered(base, now);
         let mut members = Vec::new();
         let slow = full.iter().fold(self.slow, |slow, slot| slow.or(self.peers[slot].last.slow));
         for member in self.view.members() {
@@ -101,22 +89,24 @@ impl Seat {
                 }
             };
             if !keep {
-                if self.unheard.contains(member.slot) {
-                    missing.push(member.identity.name.clone());
-                }
+                self.note_absent(base, member, &mut absentees);
                 continue;
             }
             let mut member = member.clone();
             if member.role == Role::Learner && self.is_master() && self.is_ready(member.slot, full, hears) {
                 member.role = Role::Full;
-                missing.retain(|name| *name != member.identity.name);
+                came_back(&mut absentees, &member.identity.name);
             }
             members.push(member);
         }
         if self.is_master() {
-            self.admit(&mut members);
+            self.admit(base, &mut members);
         }
-        let view = View::new(self.view.id(), table.version().sequence, self.view.master(), members, missing)?;
+        if members != self.view.members() || absentees != self.view.absentees() {
+            self.memory.tell_ages(&mut absentees, now);
+        }
+        let (lineage, before) = (self.view.lineage(), self.view.master());
+        let view = View::new(self.view.id(), lineage, table.version().sequence, before, members, absentees)?;
         (view.master() == self.own).then_some(view)
     }
 
@@ -136,18 +126,6 @@ impl Seat {
             && self.counted.contains(slot)
             && others_agree
             && full == self.view.full()
-    }
-
-    /// Gives a slot to each approved applicant, as a learner.
-    fn admit(&self, members: &mut Vec<Member>) {
-        for applicant in self.applicants.iter().filter(|applicant| applicant.approved) {
-            // A slot that was freed by this very change is not given out again in it.
-            let taken = members.iter().map(|member| member.slot).collect::<SlotMask>().or(self.view.all());
-            let free = (0..).map_while(Slot::new).find(|slot| !taken.contains(*slot));
-            if let Some(slot) = free {
-                members.push(Member { slot, role: Role::Learner, identity: applicant.identity.clone() });
-            }
-        }
     }
 
     /// Of two full members that do not hear each other, and of those that hold up others, one is asked to go.
@@ -299,203 +277,6 @@ impl Seat {
         self.retry_at = now + base.config.policy.resend.saturating_mul(steps.saturating_mul(2));
     }
 
-    pub(super) fn on_join(
-        &mut self,
-        base: &mut Base,
-        now: Time,
-        network: Network,
-        from: SocketAddr,
-        sender: StartId,
-        join: Join,
-    ) {
-        if base.lease_until <= now || join.identity.start != sender {
-            return;
-        }
-        if !self.is_master() {
-            if let Some(master) = self.view.member(self.view.master()) {
-                let addresses = master.identity.addresses;
-                base.reply(network, from, &Datagram::JoinMaster(addresses));
-            }
-            return;
-        }
-        if let Some(member) = self.view.by_start(sender) {
-            let slot = member.slot;
-            self.send_view(base, now, slot);
-            return;
-        }
-        let answer = match self.judge(base, now, &join) {
-            Err(refusal) => Datagram::JoinRefused(Box::new(refusal)),
-            Ok(Verdict::Wait) => Datagram::JoinProgress,
-            Ok(Verdict::Ask) => {
-                self.ask(base, now, join.identity);
-                Datagram::JoinProgress
-            }
-        };
-        base.reply(network, from, &answer);
-    }
-
-    fn judge(&self, base: &Base, now: Time, join: &Join) -> Result<Verdict, Refusal> {
-        let config = &base.config;
-        if join.protocol != PROTOCOL {
-            return Err(Refusal::Version { ours: PROTOCOL, theirs: join.protocol });
-        }
-        if join.config_hash != config.config_hash || join.config_version != config.config_version {
-            return Err(Refusal::Configuration {
-                ours_version: config.config_version,
-                ours: config.config_hash,
-                theirs_version: join.config_version,
-                theirs: join.config_hash,
-            });
-        }
-        let name = &join.identity.name;
-        if let Some(member) = self.view.members().iter().find(|member| member.identity.name == *name) {
-            let address = member.identity.addresses.iter().flatten().next();
-            let live = member.slot == self.own || self.hears(base, now).contains(member.slot);
-            return match address {
-                Some(address) if live => Err(Refusal::SameIdentity { name: name.clone(), address: *address }),
-                // The one before is silent and about to be voted out.
-                Some(_) | None => Ok(Verdict::Wait),
-            };
-        }
-        if usize::try_from(self.view.all().len()).is_ok_and(|members| members >= Slot::COUNT) {
-            return Err(Refusal::Full);
-        }
-        Ok(Verdict::Ask)
-    }
-
-    fn ask(&mut self, base: &mut Base, now: Time, identity: Identity) {
-        self.applicants.retain(|applicant| now.since(applicant.seen_at) < base.config.policy.grant);
-        if let Some(applicant) = self.applicants.iter_mut().find(|known| known.identity.start == identity.start) {
-            applicant.seen_at = now;
-            return;
-        }
-        // A program that was started again asks under a new number; its older question is void.
-        self.applicants.retain(|applicant| applicant.identity.name != identity.name);
-        if self.applicants.len() < APPLICANTS_MAX {
-            base.event(Event::JoinAsked(identity.name.clone()));
-            base.outputs.push_back(Output::JoinAsked(identity.clone()));
-            self.applicants.push(Applicant { identity, approved: false, seen_at: now });
-        }
-    }
-
-    pub(super) fn handle_join_verdict(
-        &mut self,
-        base: &mut Base,
-        now: Time,
-        start: StartId,
-        verdict: Result<(), String>,
-    ) {
-        let Some(at) = self.applicants.iter().position(|applicant| applicant.identity.start == start) else { return };
-        match verdict {
-            Ok(()) => {
-                if let Some(applicant) = self.applicants.get_mut(at) {
-                    applicant.approved = true;
-                }
-                // The proposal begins with the next round, at most a keepalive interval from now.
-                self.retry_at = self.retry_at.max(now);
-            }
-            Err(reason) => {
-                let identity = self.applicants.swap_remove(at).identity;
-                base.mail(&identity.addresses, &Datagram::JoinRefused(Box::new(Refusal::Veto(reason))));
-            }
-        }
-    }
-
-    pub(super) fn on_counted(&mut self, now: Time, start: StartId) {
-        if let Some(member) = self.view.by_start(start)
-            && member.role == Role::Learner
-        {
-            self.counted = self.counted.with(member.slot);
-            // The others learn of it at once.
-            self.sent.next_round = self.sent.next_round.min(now);
-        }
-    }
-
-    pub(super) fn on_slow(&mut self, now: Time, start: StartId) {
-        if let Some(member) = self.view.by_start(start) {
-            self.slow = self.slow.with(member.slot);
-            self.sent.next_round = self.sent.next_round.min(now);
-        }
-    }
-
-    pub(super) fn handle_act(&mut self, base: &mut Base, now: Time, slot: Slot, act: Act) {
-        if !self.is_master() {
-            let datagram = Datagram::Act { view: self.view.id(), slot, act };
-            // Repeated, since nobody acknowledges it; the keepalives show the outcome.
-            for _ in 0..3 {
-                self.mail_to(base, self.view.master(), &datagram);
-            }
-            return;
-        }
-        self.drained = match act {
-            Act::Drain => self.drained.with(slot),
-            Act::Undrain => self.drained.without(slot),
-        };
-        self.balance_at = now;
-    }
-
-    /// The master tells the nodes that its view lacks that it is there.
-    pub(super) fn announce(&mut self, base: &mut Base, now: Time) {
-        if !self.is_master() || now < self.announce_at {
-            return;
-        }
-        self.announce_at = now + base.config.policy.announce_interval;
-        let outside: Vec<_> = base
-            .config
-            .peers
-            .iter()
-            .filter(|peer| !self.names().any(|name| *name == peer.name))
-            .map(|peer| peer.addresses)
-            .collect();
-        let datagram = self.announcement(base, now, 0);
-        for addresses in outside {
-            base.mail(&addresses, &datagram);
-        }
-    }
-
-    pub(super) fn announcement(&self, base: &Base, now: Time, answer: u64) -> Datagram {
-        Datagram::Announce {
-            view: self.view.id(),
-            members: u8::try_from(self.view.full().len()).unwrap_or(0),
-            leased: base.lease_until > now,
-            address: base.config.identity.addresses.iter().flatten().next().copied(),
-            answer,
-        }
-    }
-
-    /// Another master of this cluster is there: the part that holds no lease, has fewer members, or the higher address,
-    /// goes. An announcement can be old and its sender dead, so it counts only as the answer to a question of ours.
-    pub(super) fn on_announce(
-        &mut self,
-        base: &mut Base,
-        now: Time,
-        (network, from): (Network, SocketAddr),
-        rival: Rival,
-    ) -> Next {
-        let Some(reason) = self.yields_to(base, now, &rival) else { return Next::Stay };
-        if rival.answer != 0 && rival.answer == self.hail {
-            return Next::Leave(reason);
-        }
-        self.hail = base.rng.next_u64();
-        base.reply(network, from, &Datagram::Hail { nonce: self.hail });
-        Next::Stay
-    }
-
-    fn yields_to(&self, base: &Base, now: Time, rival: &Rival) -> Option<LeaveReason> {
-        if !rival.leased {
-            return None;
-        }
-        // A lease that has ended just now may be one round late; whoever was voted out is without one for longer than that.
-        if base.lease_until + base.config.policy.silence <= now {
-            return Some(LeaveReason::VotedOut);
-        }
-        let ours = self.view.full().len();
-        let theirs = u32::from(rival.members);
-        let master = self.view.member(self.view.master());
-        let own = master.and_then(|member| member.identity.addresses.into_iter().flatten().next());
-        (theirs > ours || (theirs == ours && rival.address < own)).then_some(LeaveReason::Healing)
-    }
-
     /// Whether the master may change the table now: nothing is proposed, and all full members hold the last change.
     pub(super) fn is_settled(&self) -> bool {
         let Some(table) = &self.table else { return false };
@@ -506,20 +287,4 @@ impl Seat {
             && self.acceptor.accepted.is_none()
             && self.table_committed == sequence
     }
-}
-
-/// Another master, as it announces itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rival {
-    pub(super) members: u8,
-    pub(super) leased: bool,
-    pub(super) address: Option<SocketAddr>,
-    /// The question of ours that it answers; 0 if none.
-    pub(super) answer: u64,
-}
-
-/// What becomes of a request that fits.
-enum Verdict {
-    Ask,
-    Wait,
 }

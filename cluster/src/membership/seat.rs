@@ -6,18 +6,20 @@ use std::sync::Arc;
 
 use wire::{Epoch, Slot, Tenure, Time, WorkSet};
 
-use super::change::{Applicant, Proposal, Rival};
+use super::absence::Memory;
+use super::change::Proposal;
+use super::healing::Rival;
+use super::join::Applicant;
 use super::keepalive::{PeerState, Sent};
 use super::moves::{MoveIn, MoveOut};
 use super::sync::PartialTable;
 use super::vote::Acceptor;
-use super::{Base, Event, How, LeaveReason, Link, MemberStatus, Next, Output, PAUSE, Probe};
+use super::{Base, Event, How, LeaveReason, MemberStatus, Next, Output, PAUSE};
 use crate::datagram::Datagram;
 use crate::identity::{Name, Network, StartId};
-use crate::policy::LoneSurvivor;
 use crate::slots::{SetMap, SlotMap, SlotMask};
 use crate::table::{Table, TableVersion};
-use crate::view::{Member, Role, View, ViewId};
+use crate::view::{View, ViewId};
 
 /// The state of a member.
 #[derive(Debug)]
@@ -53,12 +55,15 @@ pub(super) struct Seat {
     pub(super) moves_out: BTreeMap<WorkSet, MoveOut>,
     /// Sets that their new owners report as taken; the master writes them into the next table.
     pub(super) taken: Vec<(WorkSet, Slot, Epoch)>,
-    lone_since: Option<Time>,
-    probing: bool,
+    pub(super) lone_since: Option<Time>,
+    pub(super) probing: bool,
+    pub(super) memory: Memory,
     /// Members of this view that may not know it: it was entered without their votes.
     pub(super) unheard: SlotMask,
     /// What another master must answer before this node yields to it.
     pub(super) hail: u64,
+    /// Not before then is it asked again.
+    pub(super) hail_at: Time,
 }
 
 impl Seat {
@@ -95,10 +100,13 @@ impl Seat {
             taken: Vec::new(),
             lone_since: None,
             probing: false,
+            memory: Memory::default(),
             unheard: SlotMask::EMPTY,
             hail: 0,
+            hail_at: now,
         };
         seat.meet(now);
+        seat.memory.follow(&seat.view, now);
         Some(seat)
     }
 
@@ -151,6 +159,8 @@ impl Seat {
         self.unheard = SlotMask::EMPTY;
         self.applicants.retain(|applicant| self.view.by_start(applicant.identity.start).is_none());
         self.meet(now);
+        self.memory.follow(&self.view, now);
+        self.drain_returned(before.all());
         self.adopt_echoes();
         for slot in before.full().minus(self.view.full()).iter().filter(|slot| *slot != own) {
             base.event(Event::Silent(slot));
@@ -210,9 +220,14 @@ impl Seat {
                 self.on_table_delta(base, now, view, from, to, &entries);
             }
             (Datagram::Join(join), Some(_) | None) => self.on_join(base, now, network, from, sender, *join),
-            (Datagram::Announce { view: _, members, leased, address, answer }, None) => {
+            (Datagram::Announce { view, members, leased, address, answer }, None) => {
                 let origin = (network, from);
-                return self.on_announce(base, now, origin, Rival { members, leased, address, answer });
+                return self.on_announce(
+                    base,
+                    now,
+                    origin,
+                    Rival { members, number: view.number, leased, address, answer },
+                );
             }
             (Datagram::Hail { nonce }, None) => {
                 if self.is_master() {
@@ -298,7 +313,9 @@ impl Seat {
         if view.id().number <= self.view.id().number {
             return Next::Stay;
         }
-        if view.by_start(base.config.identity.start).is_some() {
+        // A part that went on alone may name this node as well: into that one it comes only by leaving its own.
+        let follows = view.base() == self.view.id() || view.lineage() == self.view.lineage();
+        if follows && view.by_start(base.config.identity.start).is_some() {
             return self.install(base, now, view);
         }
         // Who holds a lease was not voted out, nor who is one round late with it; two halves that both went on are healed by
@@ -308,70 +325,6 @@ impl Seat {
         } else {
             Next::Stay
         }
-    }
-
-    /// Of a view of two, either goes on alone; the smaller part of a larger one does if its policy and the probes allow.
-    fn go_alone(&mut self, base: &mut Base, now: Time) -> Next {
-        let hears = self.hears(base, now).and(self.view.full());
-        let silent = base.lease_until <= now && hears == SlotMask::only(self.own);
-        // Who has no link hears nobody because of that, and would serve nobody.
-        let could = self.is_full() && self.ever_leased && base.link == Link::Up && self.view.full().len() >= 2;
-        if !silent || !could {
-            self.lone_since = None;
-            self.probing = false;
-            return Next::Stay;
-        }
-        // Who voted for a larger view may have made it: that one can go on without this node, and proven.
-        let voted_larger = self.acceptor.accepted.as_ref().is_some_and(|(_, view)| view.full().len() > 2);
-        let since = *self.lone_since.get_or_insert(now);
-        if self.view.full().len() == 2 && !voted_larger {
-            return self.continue_alone(base, now);
-        }
-        if self.view.full().len() == 2
-            && let Some((_, view)) = self.acceptor.accepted.clone()
-        {
-            // It may have been decided, or the other went on alone: in either case this node goes on in that view, and
-            // if the other is removed from it unheard, as unproven.
-            base.event(Event::WentOnAlone);
-            let other = self.view.full().without(self.own);
-            let next = self.install(base, now, *view);
-            self.unheard = other;
-            return next;
-        }
-        if base.config.lone_survivor == LoneSurvivor::Serve
-            && !self.probing
-            && now.since(since) >= base.config.policy.lone_wait
-        {
-            self.probing = true;
-            base.outputs.push_back(Output::Probe);
-        }
-        Next::Stay
-    }
-
-    pub(super) fn handle_probe(&mut self, base: &mut Base, now: Time, probe: Probe) -> Next {
-        if !std::mem::take(&mut self.probing) {
-            return Next::Stay;
-        }
-        match probe {
-            Probe::Free if base.link == Link::Down => Next::Stay,
-            Probe::Free => self.continue_alone(base, now),
-            Probe::Held => {
-                self.lone_since = Some(now);
-                Next::Stay
-            }
-        }
-    }
-
-    fn continue_alone(&mut self, base: &mut Base, now: Time) -> Next {
-        let Some(sequence) = self.table.as_ref().map(|table| table.version().sequence) else { return Next::Stay };
-        let own = self.view.members().iter().filter(|member| member.slot == self.own).cloned();
-        let others = self.view.members().iter().filter(|member| member.slot != self.own && member.role == Role::Full);
-        let missing = others.map(|member| member.identity.name.clone()).chain(self.view.missing().iter().cloned());
-        let view =
-            View::new(self.view.id(), sequence, self.view.master(), own.collect::<Vec<Member>>(), missing.collect());
-        let Some(view) = view else { return Next::Stay };
-        base.event(Event::WentOnAlone);
-        self.install(base, now, view)
     }
 
     /// Brings the driver's picture of owned sets in line with the table.

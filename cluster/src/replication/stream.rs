@@ -68,9 +68,12 @@ impl Log {
 /// A peer's standing for commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Standing {
-    /// Not in the view.
+    /// Not in the view yet.
     #[default]
     Outside,
+    /// It was in the view and is not any more: under this start id it never will be, and what it still says, perhaps as
+    /// the owner of sets in a part of its own, is not for this one.
+    Gone,
     /// A learner that still catches up.
     Learner,
     /// A learner that commits wait for, until it holds up to there what was committed without it.
@@ -136,16 +139,24 @@ impl Peer {
         self.standing = match (role, before) {
             (Role::Full, _) => Standing::Full,
             (Role::Learner, Standing::Joining(_) | Standing::Counted) => before,
-            (Role::Learner, Standing::Outside | Standing::Learner | Standing::Full) => Standing::Learner,
+            (Role::Learner, Standing::Outside | Standing::Gone | Standing::Learner | Standing::Full) => {
+                Standing::Learner
+            }
         };
         if self.standing != before {
             self.progress_at = now;
         }
-        before == Standing::Outside && self.greeted
+        matches!(before, Standing::Outside | Standing::Gone) && self.greeted
     }
 
     pub(super) fn leave(&mut self) {
-        self.standing = Standing::Outside;
+        if self.standing != Standing::Outside {
+            self.standing = Standing::Gone;
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.standing == Standing::Gone
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -154,7 +165,7 @@ impl Peer {
 
     /// Whether entries flow to it.
     fn is_fed(&self) -> bool {
-        self.greeted && self.standing != Standing::Outside
+        self.greeted && !matches!(self.standing, Standing::Outside | Standing::Gone)
     }
 
     pub(super) fn is_counted(&self) -> bool {
@@ -227,7 +238,8 @@ impl Peer {
                 self.standing = Standing::Counted;
                 true
             }
-            Standing::Outside | Standing::Learner | Standing::Joining(_) | Standing::Counted | Standing::Full => false,
+            Standing::Outside | Standing::Gone => false,
+            Standing::Learner | Standing::Joining(_) | Standing::Counted | Standing::Full => false,
         }
     }
 

@@ -7,6 +7,7 @@ use cluster::membership::How;
 use wire::{Change, CommitId, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
 
 use crate::bugs::Bug;
+use crate::world::MS;
 
 /// Sequence numbers in one lease: few, so that leases are renewed often.
 const LEASE: u64 = 64;
@@ -16,6 +17,8 @@ const SLOTS: u64 = 16;
 /// Packets of a session that wants to send more than its lease allows.
 const BURST: usize = 80;
 const NEVER: u64 = u64::MAX;
+/// Bits of a key that are drawn; those above say when.
+const KEY_BITS: u32 = 32;
 pub(crate) const IKE: RecordKind = RecordKind::IKE_SA;
 const EDGE: RecordKind = RecordKind::ESP_OUTBOUND;
 
@@ -85,6 +88,8 @@ pub(crate) struct App {
     handed: BTreeMap<WorkSet, BTreeMap<u64, u64>>,
     /// Somebody elsewhere may use numbers of the same sessions: only blocks of this slot are used.
     apart: Option<Slot>,
+    /// No association lives longer, in nanoseconds.
+    life: u64,
 }
 
 enum Waiting {
@@ -92,12 +97,22 @@ enum Waiting {
     Edge { session: u64, edge: u64 },
 }
 
+/// When a key was drawn, as the key itself says: in milliseconds, and never 0.
+fn born_at(real: u64) -> u64 {
+    real / MS + 1
+}
+
+/// Whether an association under that key has lived as long as any may.
+pub(crate) fn is_over(key: u64, real: u64, life: u64) -> bool {
+    born_at(real) - (key >> KEY_BITS) > life / MS
+}
+
 pub(crate) fn home(session: u64) -> WorkSet {
     WorkSet::from_low_bits(session)
 }
 
-impl Default for App {
-    fn default() -> Self {
+impl App {
+    pub(crate) fn new(life: u64) -> Self {
         Self {
             held: Box::new([None; WorkSet::COUNT]),
             sessions: BTreeMap::new(),
@@ -105,11 +120,10 @@ impl Default for App {
             waiting: VecDeque::new(),
             handed: BTreeMap::new(),
             apart: None,
+            life,
         }
     }
-}
 
-impl App {
     pub(crate) fn tenure(&self, set: WorkSet) -> Option<Tenure> {
         self.held[usize::from(set.index())]
     }
@@ -192,19 +206,19 @@ impl App {
         replication: &mut Replication,
         bug: Bug,
         Request { session, key, message }: Request,
-        noise: u64,
+        (real, noise): (u64, u64),
     ) -> Heard {
         let set = home(session);
         let Some(tenure) = self.tenure(set) else { return Heard::Silent };
-        let known = self.sessions.entry(session).or_insert(Session::new());
-        if message > known.last + 1 || (message > 1 && known.key != key) {
-            let last = known.last;
+        let (key_here, last) = self.sessions.get(&session).map_or((0, 0), |known| (known.key, known.last));
+        if message > last + 1 || (message > 1 && key_here != key) {
             return Heard::Lost(format!(
                 "session {session:x}: request {message} came, but the owner knows only {last}"
             ));
         }
+        let known = self.sessions.entry(session).or_insert(Session::new());
         if known.key == 0 {
-            known.key = noise;
+            known.key = born_at(real) << KEY_BITS | noise >> (64 - KEY_BITS);
         }
         let key = known.key;
         if message <= known.last {
@@ -268,11 +282,21 @@ impl App {
     }
 
     /// Data of each session, as far as the committed leases reach: one packet, or, in a burst, more than they do.
-    pub(crate) fn data(&mut self, now: Time, replication: &mut Replication, bug: Bug, burst: bool) -> Vec<Sent> {
+    pub(crate) fn data(
+        &mut self,
+        now: Time,
+        replication: &mut Replication,
+        (real, bug): (u64, Bug),
+        burst: bool,
+    ) -> Vec<Sent> {
         let mut sent = Vec::new();
         let slot = if bug == Bug::SharedBlocks { None } else { self.apart };
-        let mut low = Vec::new();
+        let (mut low, mut over) = (Vec::new(), Vec::new());
         for (session, known) in &mut self.sessions {
+            if is_over(known.key, real, self.life) {
+                over.push(*session);
+                continue;
+            }
             let counter = self.counters.entry(*session).or_default();
             for _ in 0..if burst { BURST } else { 1 } {
                 let Some(sequence) = known.number(slot) else { break };
@@ -288,6 +312,19 @@ impl App {
         for session in low {
             self.extend(now, replication, bug, session);
         }
+        for session in over {
+            self.end(now, replication, session);
+        }
         sent
+    }
+
+    /// A session's time is over: its records go.
+    fn end(&mut self, now: Time, replication: &mut Replication, session: u64) {
+        self.sessions.remove(&session);
+        self.counters.remove(&session);
+        for kind in [IKE, EDGE] {
+            let id = RecordId { set: home(session), kind, key: session.into() };
+            let _ = replication.put(now, id, Change::Delete);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cluster::LoneSurvivor;
 
-use crate::world::{Plan, Script};
+use crate::world::{Plan, S, Script};
 
 /// What a node, its kernel or its transport does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,15 @@ pub(crate) fn quick_views(plan: &mut Plan) {
     (plan.nodes, plan.networks, plan.script) = (5, 1, Script::QuickViews);
 }
 
+/// Sixteen numbers must do for all nodes that were lost within an association's life: here they are lost every few
+/// seconds.
+const LONE_LIFE: u64 = 12 * S;
+
 /// Parts that go on alone.
 pub(crate) fn lone(plan: &mut Plan) {
     plan.lone = LoneSurvivor::Serve;
+    plan.life = LONE_LIFE;
+    plan.policy.apart = Duration::from_nanos(LONE_LIFE + LONE_LIFE / 4);
     plan.nodes = match plan.seed % 4 {
         0 | 1 => 2,
         2 => 3,

@@ -1,6 +1,6 @@
 //! The clients: eight sessions that ask ten times a second and get data all the time.
 
-use crate::app::{Heard, Request};
+use crate::app::{Heard, Request, is_over};
 use crate::world::{Event, MS, Script, World};
 
 /// Each so many ticks the sessions have more to send than their leases allow.
@@ -29,6 +29,12 @@ impl World {
     }
 
     pub(crate) fn request(&mut self, client: usize) {
+        let known = &self.clients[client];
+        // It logs in anew a little before its association ends.
+        if known.key != 0 && is_over(known.key, self.now + self.plan.life / 8, self.plan.life) {
+            let part = known.part;
+            self.clients[client] = Client { part, ..self.log_in() };
+        }
         let Client { session, key, message, .. } = self.clients[client];
         if self.clients[client].asked == 0 {
             self.clients[client].asked = self.now;
@@ -42,7 +48,13 @@ impl World {
             let noise = self.dice.word();
             let bug = self.plan.bug;
             let state = &mut self.nodes[node];
-            match state.app.request(now, &mut state.replication, bug, Request { session, key, message }, noise) {
+            match state.app.request(
+                now,
+                &mut state.replication,
+                bug,
+                Request { session, key, message },
+                (self.now, noise),
+            ) {
                 Heard::Silent => {}
                 Heard::Sent(sent) => self.leave(node, sent),
                 Heard::Lost(lost) if !self.plan.is_lone() => self.violate(format!("I6: n{node}: {lost}")),
@@ -92,7 +104,7 @@ impl World {
         let now = self.nodes[node].clock(self.now);
         let bug = self.plan.bug;
         let state = &mut self.nodes[node];
-        for sent in state.app.data(now, &mut state.replication, bug, burst) {
+        for sent in state.app.data(now, &mut state.replication, (self.now, bug), burst) {
             self.leave(node, sent);
         }
         self.flush(node);

@@ -10,7 +10,7 @@ use cluster::{LoneSurvivor, Policy};
 use crate::bugs::{self, Bug, PLANTS, Plant};
 use crate::faults::REQUIRED;
 use crate::judge::Check;
-use crate::world::{MS, Plan, Script, World};
+use crate::world::{MS, Plan, S, Script, World};
 
 /// How often a hunt says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -48,7 +48,8 @@ pub(crate) fn plan(seed: u64, minutes: u64) -> Plan {
     };
     let networks = if seed.is_multiple_of(3) { 2 } else { 1 };
     let (policy, lone) = (Policy::default(), LoneSurvivor::Wait);
-    Plan { seed, nodes, networks, minutes, policy, lone, bug: Bug::None, script: Script::Random }
+    let (bug, script, life) = (Bug::None, Script::Random, 60 * S);
+    Plan { seed, nodes, networks, minutes, policy, lone, life, bug, script }
 }
 
 /// The same for a run in which parts may go on alone.

@@ -1,6 +1,6 @@
 //! The deterministic simulator: whole clusters of both cores under faults, their invariants judged at every event.
 //!
-//! Without arguments it takes a taste. `./test` runs `--seeds 200 --minutes 10 --plants 1`;
+//! Without arguments it takes a taste. `./test` runs `--seeds 200 --minutes 10 --lone-seeds 40 --plants 1`;
 //! `--seed 17 --minutes 10` replays one run (`--lone 1`: one of those in which parts may go on alone), and `SIM_TRACE=1`
 //! prints what happens in it.
 
@@ -12,6 +12,7 @@ mod faults;
 mod hunt;
 mod judge;
 mod node;
+mod operator;
 mod queue;
 mod streams;
 mod world;
@@ -47,7 +48,7 @@ fn main() {
             tally.add(&hunt("a quorum stays whole", &certain));
         }
         let lone: Vec<Plan> =
-            seeds(argument("--lone-seeds").unwrap_or(0)).map(|seed| lone_plan(seed, minutes)).collect();
+            seeds(argument("--lone-seeds").unwrap_or(4)).map(|seed| lone_plan(seed, minutes)).collect();
         if !lone.is_empty() {
             tally.add(&hunt("parts go on alone", &lone));
         }

@@ -72,7 +72,7 @@ impl Node {
             paused: false,
             membership: Membership::new(clock, config),
             replication: Replication::new(start, Vec::new(), Bounds::default()),
-            app: App::default(),
+            app: App::new(plan.life),
             armed_at: u64::MAX,
             backlog: VecDeque::new(),
             thinks_leased: false,

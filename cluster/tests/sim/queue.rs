@@ -28,6 +28,10 @@ impl<T> Queue<T> {
         self.heap.push(Reverse(u128::from(at) << 64 | u128::from(self.order) << 24 | place as u128));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<(u64, T)> {
         let Reverse(key) = self.heap.pop()?;
         let place = (key & 0xff_ffff) as usize;

@@ -15,6 +15,7 @@ use crate::clients::Client;
 use crate::faults::{self, Heal};
 use crate::judge::Check;
 use crate::node::{BACKLOG_MAX, Node, address};
+use crate::operator::Operator;
 use crate::queue::{Dice, Queue};
 use crate::streams::Stream;
 
@@ -27,6 +28,8 @@ const CALM_EVERY: u64 = 120 * S;
 /// What three probes take.
 const PROBE: u64 = 300 * MS;
 const CLIENTS: usize = 8;
+/// A cluster that has so much to say answers its own answers.
+const STORM: usize = 100_000;
 
 /// What a run consists of.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) minutes: u64,
     pub(crate) policy: Policy,
     pub(crate) lone: LoneSurvivor,
+    /// No association lives longer, in nanoseconds.
+    pub(crate) life: u64,
     pub(crate) bug: Bug,
     pub(crate) script: Script,
 }
@@ -82,6 +87,7 @@ pub(crate) enum Event {
     Heal(Heal),
     Calm,
     Judge,
+    Operate,
     Probed { node: usize, start: StartId, held: bool },
 }
 
@@ -99,6 +105,7 @@ pub(crate) struct World {
     /// No faults until then.
     pub(crate) calm_until: u64,
     pub(crate) ticks: u64,
+    pub(crate) operator: Operator,
     pool: Vec<Vec<u8>>,
     events: u64,
     datagrams: u64,
@@ -119,6 +126,7 @@ impl World {
             check: Check::default(),
             calm_until: 0,
             ticks: 0,
+            operator: Operator::default(),
             pool: Vec::new(),
             events: 0,
             datagrams: 0,
@@ -139,6 +147,9 @@ impl World {
         world.queue.push(S, Event::Data);
         world.queue.push(10 * MS, Event::Links);
         world.queue.push(10 * S, Event::Fault);
+        if !world.plan.is_lone() && world.plan.script == Script::Random {
+            world.queue.push(20 * S, Event::Operate);
+        }
         let end = world.plan.end();
         let calms = (1..=end / CALM_EVERY).map(|calm| calm * CALM_EVERY).filter(|at| at + CALM < end);
         for judged in calms.chain([end]) {
@@ -168,6 +179,9 @@ impl World {
             self.now = at;
             self.events += 1;
             self.handle(event);
+            if self.queue.len() > STORM {
+                self.violate(format!("I12: {} datagrams are under way", self.queue.len()));
+            }
         }
         self.check.counts.insert("events", self.events);
         self.check.counts.insert("datagrams", self.datagrams);
@@ -193,6 +207,7 @@ impl World {
                 faults::heal_all(self);
             }
             Event::Judge => self.judge_calm(),
+            Event::Operate => self.operate(),
             Event::Probed { node, start, held } => self.probed(node, start, held),
         }
     }
@@ -372,14 +387,14 @@ impl World {
                     let members =
                         view.members().iter().map(|m| format!("{}:{}:{:?}", m.slot.number(), m.identity.name, m.role));
                     let members: Vec<_> = members.collect();
-                    let (number, master, missing) = (view.id().number, view.master().number(), view.missing());
+                    let (number, master, missing) = (view.id().number, view.master().number(), view.absentees());
                     format!(
                         "n{node} view {number} own {} master {master} {members:?} missing {missing:?}",
                         own.number()
                     )
                 });
                 let state = &mut self.nodes[node];
-                state.app.enter(view.is_unproven().then_some(own));
+                state.app.enter(view.shares_numbers().then_some(own));
                 state.replication.handle_view(now, &view, own);
                 self.links();
             }
@@ -398,8 +413,12 @@ impl World {
                 self.nodes[node].app.release(set);
                 self.nodes[node].replication.release(set);
             }
-            Output::Prepare { set, .. } => self.nodes[node].membership.handle_prepared(now, set),
+            Output::Prepare { set, tenure, .. } => {
+                self.log(|| format!("n{node} prepares {set} {tenure:?}"));
+                self.nodes[node].membership.handle_prepared(now, set);
+            }
             Output::Stop { set, to, tenure } => {
+                self.log(|| format!("n{node} stops {set} {tenure:?}"));
                 let state = &mut self.nodes[node];
                 let last = state.app.stop(set);
                 let _ = state.replication.hand_over(now, set, to, tenure, &last);
@@ -411,7 +430,7 @@ impl World {
                 self.log(|| format!("n{node} left: {reason:?}"));
                 self.drop_streams(node);
                 self.nodes[node].replication.restart(start);
-                self.nodes[node].app = App::default();
+                self.nodes[node].app = App::new(self.plan.life);
             }
             Output::Probe => {
                 self.check.count("probes for the cluster's addresses");
@@ -450,6 +469,7 @@ impl World {
             Replicated::Committed(upto) => self.committed(node, upto),
             Replicated::Apply { .. } => self.nodes[node].replication.handle_applied(now),
             Replicated::HandOver { set, tenure, state } => {
+                self.log(|| format!("n{node} takes {set} {tenure:?}"));
                 self.nodes[node].app.take(set, &state);
                 self.nodes[node].membership.handle_taken(now, set, tenure.epoch);
             }

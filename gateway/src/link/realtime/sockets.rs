@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Network control, above all that a switch may queue (RFC 4594 §3.1).
 const TOS: u32 = 0xc0;
-/// Octets of the largest datagram that a network takes whole.
-pub(super) const DATAGRAM_MAX: usize = 2048;
+/// More octets than the largest datagram has, a view of 16 members, with its seal.
+pub(super) const DATAGRAM_MAX: usize = 4096;
 
 /// One socket in each network that the node has.
 #[derive(Debug)]
