@@ -36,12 +36,12 @@ static __always_inline __u32 ike(const struct state *s, const __u8 *p, const voi
 	spi_i = bpf_be64_to_cpu(load64(p));
 	spi_r = bpf_be64_to_cpu(load64(p + 8));
 	if (p[17] >> 4 == 1)
-		return owned(s, hash8(s->key, spi_i, IKEV1_COOKIE), BY_PROGRAM);
+		return owned(s, hash8(s->hash_start, spi_i, IKEV1_COOKIE), BY_PROGRAM);
 	if (!(p[19] & 0x08))
 		return owned(s, spi_i, BY_PROGRAM);
 	if (spi_r != 0)
 		return owned(s, spi_r, BY_PROGRAM);
-	return owned(s, hash12(s->key, spi_i, bpf_ntohl(source), NEW_IKE), BY_PROGRAM);
+	return owned(s, hash12(s->hash_start, spi_i, bpf_ntohl(source), NEW_IKE), BY_PROGRAM);
 }
 
 /* UDP port 4500 (RFC 3948 §2): ESP, IKE behind four octets of zero, or a keepalive. */
@@ -178,8 +178,8 @@ static __always_inline __u32 to_cluster(const struct state *s, const struct iphd
 {
 	__u32 header = (__u32)ip->ihl * 4;
 	const __u8 *p = (const __u8 *)ip + (header & 0x3c);
-	__u32 place = bpf_ntohs(ip->frag_off);
-	__u32 fragment = place & (IP_MORE_FRAGMENTS | IP_OFFSET);
+	__u32 later = ip->frag_off & bpf_htons(IP_OFFSET);
+	__u32 fragment = ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_OFFSET);
 
 	if (header < 20 || (const void *)p > end)
 		return VERDICT(TRUNCATED);
@@ -188,9 +188,8 @@ static __always_inline __u32 to_cluster(const struct state *s, const struct iphd
 	if (ip->protocol == IPPROTO_TCP)
 		return fragment ? VERDICT(TCP_FRAGMENT) : tcp(s, p, end, ip->saddr);
 	if (ip->protocol == IPPROTO_ICMP)
-		return place & IP_OFFSET ? owned(s, set_of_pair(s, ip->saddr, ip->daddr), BY_KERNEL)
-					 : icmp(s, ip, p, end);
-	if (place & IP_OFFSET)
+		return later ? owned(s, set_of_pair(s, ip->saddr, ip->daddr), BY_KERNEL) : icmp(s, ip, p, end);
+	if (later)
 		return VERDICT(FRAGMENT);
 	/* The first fragment shows its port: one for a closed port must not make a kernel answer. */
 	if (ip->protocol == IPPROTO_UDP)
@@ -263,27 +262,28 @@ static __always_inline __u32 ingress_by_table(const struct state *s, const void 
 	const struct ethhdr *eth = data;
 	const struct iphdr *ip = (const void *)(eth + 1);
 	__u32 verdict = VERDICT(NOT_OURS);
-	bool cluster_mac;
+	__be16 protocol;
 
 	if ((const void *)(eth + 1) > end)
 		return VERDICT(NOT_OURS);
-	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD))
-		return VERDICT(TAGGED);
-	cluster_mac = for_cluster_mac(s, eth, side);
-	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+	protocol = load16(data + offsetof(struct ethhdr, h_proto));
+	/* The common case first, and nothing looked at that it does not need. */
+	if (protocol == bpf_htons(ETH_P_IP)) {
 		if ((const void *)(ip + 1) > end || ip->version != 4)
-			return cluster_mac ? VERDICT(TRUNCATED) : VERDICT(NOT_OURS);
+			return for_cluster_mac(s, eth, side) ? VERDICT(TRUNCATED) : VERDICT(NOT_OURS);
 		if (cluster_address(s, ip->daddr))
 			return to_cluster(s, ip, end);
-		return cluster_mac ? routed(s, ip, side) : VERDICT(NOT_OURS);
+		return for_cluster_mac(s, eth, side) ? routed(s, ip, side) : VERDICT(NOT_OURS);
 	}
-	if (eth->h_proto == bpf_htons(ETH_P_ARP))
+	if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD))
+		return VERDICT(TAGGED);
+	if (protocol == bpf_htons(ETH_P_ARP))
 		verdict = arp(s, (const void *)(eth + 1), end, side);
-	return REASON_OF(verdict) == NOT_OURS && cluster_mac ? VERDICT(FOREIGN) : verdict;
+	return REASON_OF(verdict) == NOT_OURS && for_cluster_mac(s, eth, side) ? VERDICT(FOREIGN) : verdict;
 }
 
 /* Nothing is taken or answered for the cluster once the lease is over. */
-static __always_inline __u32 ingress(const struct state *s, const void *data, const void *end, enum side side)
+static __always_inline __u32 ingress(struct state *s, const void *data, const void *end, enum side side)
 {
 	__u32 verdict = ingress_by_table(s, data, end, side);
 	__u32 reason = REASON_OF(verdict);
@@ -383,16 +383,18 @@ static __always_inline int redirect_answer(struct __sk_buff *skb, const struct s
 /* The first octets of a socket buffer may lie in pages. */
 static __always_inline void gather(struct __sk_buff *skb)
 {
-	__u32 want = skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX;
+	__u32 have = skb->data_end - skb->data, want = skb->len;
 
-	if (skb->data_end - skb->data < want)
-		bpf_skb_pull_data(skb, want);
+	if (have < HEADERS_MAX && have < want)
+		bpf_skb_pull_data(skb, want < HEADERS_MAX ? want : HEADERS_MAX);
 }
 
 /* The kernel took a frame for the cluster's MAC address for somebody else's. */
-static __always_inline void accept(struct __sk_buff *skb)
+static __always_inline void accept(struct __sk_buff *skb, const struct state *s, const void *data, const void *end,
+				   enum side side)
 {
-	if (skb->pkt_type != 0 /* PACKET_HOST */)
+	if (skb->pkt_type != 0 /* PACKET_HOST */ && data + sizeof(struct ethhdr) <= end &&
+	    for_cluster_mac(s, data, side))
 		bpf_skb_change_type(skb, 0);
 }
 
@@ -416,8 +418,7 @@ static __always_inline int tc_in(struct __sk_buff *skb, enum side side)
 		return redirect_answer(skb, s, side);
 	if (reason > ARP_ANSWERED)
 		return TC_ACT_SHOT;
-	if (data + sizeof(struct ethhdr) <= end && for_cluster_mac(s, data, side))
-		accept(skb);
+	accept(skb, s, data, end, side);
 	return TC_ACT_UNSPEC;
 }
 
@@ -450,8 +451,8 @@ static __always_inline int tc_accept(struct __sk_buff *skb, enum side side)
 	struct state *s = the_state();
 	const void *data = (const void *)(long)skb->data, *end = (const void *)(long)skb->data_end;
 
-	if (s && !skb->vlan_present && data + sizeof(struct ethhdr) <= end && for_cluster_mac(s, data, side))
-		accept(skb);
+	if (s && !skb->vlan_present)
+		accept(skb, s, data, end, side);
 	return TC_ACT_UNSPEC;
 }
 

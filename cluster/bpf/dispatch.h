@@ -99,10 +99,12 @@ struct side_state {
 
 /* One page-aligned array element that user space maps: every change is one aligned store, no system call. */
 struct state {
-	__u64 lease_until; /* boot-time clock, nanoseconds; alone on its cache line */
-	__u64 pad[7];
-	__u64 key[2]; /* of the dispatch hash, little-endian words as SipHash reads them */
-	struct cluster_address addresses[CLUSTER_ADDRESSES];
+	__u64 lease_until; /* boot-time clock, nanoseconds; alone on its cache line, with what is written once a tick */
+	__u64 tick; /* in which the lease was last found to hold for longer than a tick; the program's own */
+	__u64 tick_lease; /* which lease that was */
+	__u64 pad[5];
+	__u64 hash_start[4]; /* the dispatch hash before its first word */
+	struct cluster_address addresses[CLUSTER_ADDRESSES]; /* each once */
 	struct side_state sides[SIDES];
 	__u32 protocols;
 	__u32 reserved;
@@ -113,13 +115,13 @@ struct state {
 };
 
 _Static_assert(sizeof(struct side_state) == 24, "side_state");
-_Static_assert(__builtin_offsetof(struct state, key) == 64, "key");
-_Static_assert(__builtin_offsetof(struct state, addresses) == 80, "addresses");
-_Static_assert(__builtin_offsetof(struct state, sides) == 112, "sides");
-_Static_assert(__builtin_offsetof(struct state, protocols) == 160, "protocols");
-_Static_assert(__builtin_offsetof(struct state, owners) == 168, "owners");
-_Static_assert(__builtin_offsetof(struct state, coarse_hosts) == 4264, "coarse_hosts");
-_Static_assert(__builtin_offsetof(struct state, ports) == 274600, "ports");
-_Static_assert(sizeof(struct state) == 340136, "state");
+_Static_assert(__builtin_offsetof(struct state, hash_start) == 64, "hash_start");
+_Static_assert(__builtin_offsetof(struct state, addresses) == 96, "addresses");
+_Static_assert(__builtin_offsetof(struct state, sides) == 128, "sides");
+_Static_assert(__builtin_offsetof(struct state, protocols) == 176, "protocols");
+_Static_assert(__builtin_offsetof(struct state, owners) == 184, "owners");
+_Static_assert(__builtin_offsetof(struct state, coarse_hosts) == 4280, "coarse_hosts");
+_Static_assert(__builtin_offsetof(struct state, ports) == 274616, "ports");
+_Static_assert(sizeof(struct state) == 340152, "state");
 
 #endif

@@ -79,19 +79,6 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-/* The last tick in which the lease was found to hold for longer than a tick, and which lease it was. */
-struct tick {
-	__u64 number;
-	__u64 lease_until;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct tick);
-} ticks SEC(".maps");
-
 /* Packets lie as they come; clang would take unaligned octets one by one, which no kernel we run on needs. */
 static __always_inline __be16 load16(const __u8 *p)
 {
@@ -132,46 +119,39 @@ static __always_inline bool lease_holds(const struct state *s)
 
 /* What comes in is held against the clock once a tick, for the clock costs more than all the rest: whatever it moves
  * this node to send meets the other check. Within a tick of the lease's end, the clock is read each time here too. */
-static __always_inline bool lease_held(const struct state *s)
+static __always_inline bool lease_held(struct state *s)
 {
 	__u64 lease = *(volatile const __u64 *)&s->lease_until;
+	volatile __u64 *last = &s->tick, *last_lease = &s->tick_lease;
 	__u64 tick = bpf_jiffies64(), now;
-	__u32 zero = 0;
-	volatile struct tick *last = bpf_map_lookup_elem(&ticks, &zero);
 
-	if (!last)
-		return false;
-	if (last->number == tick && last->lease_until == lease)
+	if (*last == tick && *last_lease == lease)
 		return true;
 	now = bpf_ktime_get_boot_ns();
 	if (now >= lease)
 		return false;
 	if (lease - now > TICK_MAX_NS) {
-		last->lease_until = lease;
-		last->number = tick;
+		*last_lease = lease;
+		*last = tick;
 	}
 	return true;
 }
 
 static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 {
-	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
-
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+	return load32(a) == load32(b) && load16(a + 4) == load16(b + 4);
 }
 
 /* Returns the sides where `address` is a cluster address, as bits; 0 if it is none. */
 static __always_inline __u32 cluster_address(const struct state *s, __be32 address)
 {
-	__u32 sides = 0;
-
 	if (address == 0)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < CLUSTER_ADDRESSES; i++)
 		if (s->addresses[i].address == address)
-			sides |= s->addresses[i].sides;
-	return sides;
+			return s->addresses[i].sides;
+	return 0;
 }
 
 /* Looks up the longest prefix of `address` that is shorter than 32, given the lengths that occur around it. One look-up
@@ -227,14 +207,14 @@ static __always_inline __u32 set_of_pair(const struct state *s, __be32 a, __be32
 	__u64 x = bpf_ntohl(a), y = bpf_ntohl(b);
 	__u64 word = x < y ? (x << 32 | y) : (y << 32 | x);
 
-	return hash8(s->key, word, PAIR) & (WORK_SETS - 1);
+	return hash8(s->hash_start, word, PAIR);
 }
 
 static __always_inline __u32 set_of_source(const struct state *s, __be32 address, __be16 port)
 {
 	__u64 word = (__u64)bpf_ntohl(address) << 16 | bpf_ntohs(port);
 
-	return hash6(s->key, word, SOURCE) & (WORK_SETS - 1);
+	return hash6(s->hash_start, word, SOURCE);
 }
 
 #endif

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* SipHash-1-3 of numbers, little-endian, and one octet that says what is hashed. The Rust side is cluster/src/dispatch/hash.rs. */
+/* SipHash-1-3 of numbers, little-endian, and one octet that says what is hashed; of it, the bits that name a work set.
+ * The Rust side is cluster/src/dispatch/hash.rs. */
 #ifndef SIPHASH_H
 #define SIPHASH_H
 
 #include <linux/types.h>
+
+#include "dispatch.h"
 
 enum domain { NEW_IKE = 1, IKEV1_COOKIE = 2, SOURCE = 3, PAIR = 4, NAME = 5 };
 
@@ -13,11 +16,9 @@ struct siphash {
 
 #define ROTATE(x, n) (((x) << (n)) | ((x) >> (64 - (n))))
 
-static __always_inline void siphash_round(struct siphash *h)
+/* A round without the part that touches only v0 and v1. */
+static __always_inline void siphash_rest_of_round(struct siphash *h)
 {
-	h->v0 += h->v1;
-	h->v1 = ROTATE(h->v1, 13) ^ h->v0;
-	h->v0 = ROTATE(h->v0, 32);
 	h->v2 += h->v3;
 	h->v3 = ROTATE(h->v3, 16) ^ h->v2;
 	h->v0 += h->v3;
@@ -27,59 +28,71 @@ static __always_inline void siphash_round(struct siphash *h)
 	h->v2 = ROTATE(h->v2, 32);
 }
 
-static __always_inline void siphash_word(struct siphash *h, __u64 word)
+static __always_inline void siphash_round(struct siphash *h)
+{
+	h->v0 += h->v1;
+	h->v1 = ROTATE(h->v1, 13) ^ h->v0;
+	h->v0 = ROTATE(h->v0, 32);
+	siphash_rest_of_round(h);
+}
+
+/* Takes the first word. What the key alone decides of this round is in `start` already. */
+static __always_inline struct siphash siphash_first(const __u64 *start, __u64 word)
+{
+	struct siphash h = { .v0 = start[0], .v1 = start[1], .v2 = start[2], .v3 = start[3] ^ word };
+
+	siphash_rest_of_round(&h);
+	h.v0 ^= word;
+	return h;
+}
+
+static __always_inline void siphash_next(struct siphash *h, __u64 word)
 {
 	h->v3 ^= word;
 	siphash_round(h);
 	h->v0 ^= word;
 }
 
-static __always_inline struct siphash siphash_start(const __u64 *key)
+/* Asked for ten bits, the compiler leaves out what the last round does for the others. */
+static __always_inline __u32 siphash_set(struct siphash *h)
 {
-	struct siphash h = {
-		.v0 = key[0] ^ 0x736f6d6570736575ULL,
-		.v1 = key[1] ^ 0x646f72616e646f6dULL,
-		.v2 = key[0] ^ 0x6c7967656e657261ULL,
-		.v3 = key[1] ^ 0x7465646279746573ULL,
-	};
-	return h;
-}
-
-/* `tail` holds `octets` further octets, the domain as its last, 7 at most; `length` counts all octets. */
-static __always_inline __u64 siphash_end(struct siphash *h, __u64 tail, __u64 length)
-{
-	siphash_word(h, length << 56 | tail);
 	h->v2 ^= 0xff;
 	siphash_round(h);
 	siphash_round(h);
 	siphash_round(h);
-	return h->v0 ^ h->v1 ^ h->v2 ^ h->v3;
+	return (h->v0 ^ h->v1 ^ h->v2 ^ h->v3) & (WORK_SETS - 1);
+}
+
+/* The last word of a message: how many octets that has, and those left over, the domain as their last, 7 at most. */
+static __always_inline __u64 siphash_tail(__u64 length, __u64 octets)
+{
+	return length << 56 | octets;
 }
 
 /* Hashes 6 octets. */
-static __always_inline __u64 hash6(const __u64 *key, __u64 octets, __u64 domain)
+static __always_inline __u32 hash6(const __u64 *start, __u64 octets, __u64 domain)
 {
-	struct siphash h = siphash_start(key);
+	struct siphash h = siphash_first(start, siphash_tail(7, domain << 48 | octets));
 
-	return siphash_end(&h, domain << 48 | octets, 7);
+	return siphash_set(&h);
 }
 
 /* Hashes 8 octets. */
-static __always_inline __u64 hash8(const __u64 *key, __u64 word, __u64 domain)
+static __always_inline __u32 hash8(const __u64 *start, __u64 word, __u64 domain)
 {
-	struct siphash h = siphash_start(key);
+	struct siphash h = siphash_first(start, word);
 
-	siphash_word(&h, word);
-	return siphash_end(&h, domain, 9);
+	siphash_next(&h, siphash_tail(9, domain));
+	return siphash_set(&h);
 }
 
 /* Hashes 12 octets. */
-static __always_inline __u64 hash12(const __u64 *key, __u64 word, __u64 octets, __u64 domain)
+static __always_inline __u32 hash12(const __u64 *start, __u64 word, __u64 octets, __u64 domain)
 {
-	struct siphash h = siphash_start(key);
+	struct siphash h = siphash_first(start, word);
 
-	siphash_word(&h, word);
-	return siphash_end(&h, domain << 32 | octets, 13);
+	siphash_next(&h, siphash_tail(13, domain << 32 | octets));
+	return siphash_set(&h);
 }
 
 #endif

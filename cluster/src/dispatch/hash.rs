@@ -32,10 +32,13 @@ impl HashKey {
         Self { k0: u64::from_le_bytes([a, b, c, d, e, f, g, h]), k1: u64::from_le_bytes(rest) }
     }
 
-    /// The key as the two words that SipHash reads, for the BPF program.
+    /// SipHash's state v0 to v3 before the first word, for the BPF program: with what the first round does to v0 and v1
+    /// before the word reaches them, so that the key alone decides it.
     #[must_use]
-    pub const fn words(&self) -> [u64; 2] {
-        [self.k0, self.k1]
+    pub const fn start(&self) -> [u64; 4] {
+        let State { v0, v1, v2, v3 } = State::new(self);
+        let v0 = v0.wrapping_add(v1);
+        [v0.rotate_left(32), v1.rotate_left(13) ^ v0, v2, v3]
     }
 
     /// The work set of an IKE_SA_INIT request from `source` with that initiator SPI, in which our SPI must be drawn.
@@ -88,12 +91,7 @@ impl HashKey {
 
     /// The SipHash paper's SipHash-1-3 of `words ‖ tail ‖ domain`.
     fn siphash(&self, words: &[u64], tail: Option<Tail>, domain: Domain) -> u64 {
-        let mut h = State {
-            v0: self.k0 ^ 0x736f_6d65_7073_6575,
-            v1: self.k1 ^ 0x646f_7261_6e64_6f6d,
-            v2: self.k0 ^ 0x6c79_6765_6e65_7261,
-            v3: self.k1 ^ 0x7465_6462_7974_6573,
-        };
+        let mut h = State::new(self);
         let tail = tail.unwrap_or(Tail { value: 0, octets: 0 });
         let mut length = u64::from(tail.octets).wrapping_add(1);
         for word in words {
@@ -146,6 +144,15 @@ struct State {
 }
 
 impl State {
+    const fn new(key: &HashKey) -> Self {
+        Self {
+            v0: key.k0 ^ 0x736f_6d65_7073_6575,
+            v1: key.k1 ^ 0x646f_7261_6e64_6f6d,
+            v2: key.k0 ^ 0x6c79_6765_6e65_7261,
+            v3: key.k1 ^ 0x7465_6462_7974_6573,
+        }
+    }
+
     const fn compress(&mut self, word: u64) {
         self.v3 ^= word;
         self.round();

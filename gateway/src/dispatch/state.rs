@@ -1,6 +1,7 @@
 //! The state that the BPF program reads and this process writes, in shared memory: no change costs a system call.
 #![expect(unsafe_code, reason = "maps a BPF array into memory")]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Deref;
@@ -16,8 +17,9 @@ use wire::{Slot, Time, WorkSet};
 #[repr(C)]
 pub(super) struct State {
     lease_until: AtomicU64,
-    pad: [u64; 7],
-    key: [AtomicU64; 2],
+    /// The program's own memory of the tick, and what fills the cache line.
+    ticks: [AtomicU64; 7],
+    hash_start: [AtomicU64; 4],
     addresses: [Address; Tables::ADDRESSES_MAX],
     sides: [SideState; 2],
     protocols: AtomicU32,
@@ -45,14 +47,14 @@ struct SideState {
 
 const _: () = {
     assert!(size_of::<SideState>() == 24);
-    assert!(std::mem::offset_of!(State, key) == 64);
-    assert!(std::mem::offset_of!(State, addresses) == 80);
-    assert!(std::mem::offset_of!(State, sides) == 112);
-    assert!(std::mem::offset_of!(State, protocols) == 160);
-    assert!(std::mem::offset_of!(State, owners) == 168);
-    assert!(std::mem::offset_of!(State, coarse_hosts) == 4264);
-    assert!(std::mem::offset_of!(State, ports) == 274_600);
-    assert!(size_of::<State>() == 340_136);
+    assert!(std::mem::offset_of!(State, hash_start) == 64);
+    assert!(std::mem::offset_of!(State, addresses) == 96);
+    assert!(std::mem::offset_of!(State, sides) == 128);
+    assert!(std::mem::offset_of!(State, protocols) == 176);
+    assert!(std::mem::offset_of!(State, owners) == 184);
+    assert!(std::mem::offset_of!(State, coarse_hosts) == 4280);
+    assert!(std::mem::offset_of!(State, ports) == 274_616);
+    assert!(size_of::<State>() == 340_152);
 };
 
 impl State {
@@ -114,12 +116,17 @@ impl State {
 
     /// Writes all that does not change while the program runs.
     pub(super) fn configure(&self, tables: &Tables) {
-        for (to, word) in self.key.iter().zip(tables.key.words()) {
+        for (to, word) in self.hash_start.iter().zip(tables.key.start()) {
             to.store(word, Relaxed);
         }
-        for (to, from) in self.addresses.iter().zip(&tables.addresses) {
-            to.sides.store(1 << side_number(from.side), Relaxed);
-            to.address.store(network_order(from.address), Relaxed);
+        // The program looks no further than the first entry of an address.
+        let mut sides: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
+        for address in &tables.addresses {
+            *sides.entry(address.address).or_default() |= 1 << side_number(address.side);
+        }
+        for (to, (address, sides)) in self.addresses.iter().zip(sides) {
+            to.sides.store(sides, Relaxed);
+            to.address.store(network_order(address), Relaxed);
         }
         self.set_side(Side::Outside, &tables.outside);
         self.set_side(Side::Inside, &tables.inside);

@@ -75,9 +75,18 @@ pub(super) fn run() -> Result<Figures> {
         ("tc_out_from_cluster", Entry::TcOutOutside, one(&from_cluster), None),
         ("tc_out_from_inner", Entry::TcOutOutside, from_inner, None),
     ];
-    for (name, entry, frames, bound) in rows {
-        let empty = if name.starts_with("xdp") { Entry::EmptyXdp } else { Entry::EmptyTc };
-        figures.add(name, net_cost(&dispatch, entry, empty, &frames)?, "ns", bound);
+    let mut costs: Vec<Vec<Cost>> = rows.iter().map(|(_, _, frames, _)| vec![Cost::default(); frames.len()]).collect();
+    for _ in 0..ROUNDS {
+        for ((name, entry, frames, _), costs) in rows.iter().zip(&mut costs) {
+            let empty = if name.starts_with("xdp") { Entry::EmptyXdp } else { Entry::EmptyTc };
+            for (frame, cost) in frames.iter().zip(costs) {
+                cost.measure(&dispatch, *entry, empty, frame)?;
+            }
+        }
+    }
+    for ((name, _, _, bound), costs) in rows.iter().zip(&costs) {
+        let net: f64 = costs.iter().map(|cost| cost.whole - cost.empty).sum();
+        figures.add(name, net / f64::from(u32::try_from(costs.len())?), "ns", *bound);
     }
     figures.add("owners_1024", owners_cost(&dispatch), "us", Some(Bound::AtMost(1_000.0)));
     let entries = f64::from(HOSTS + PREFIXES);
@@ -85,21 +94,27 @@ pub(super) fn run() -> Result<Figures> {
     Ok(figures)
 }
 
-/// The cost of one frame less that of an empty program, as a mean over `frames`: for each the best of several short
-/// runs, since whatever else the machine does only adds.
-fn net_cost(dispatch: &Dispatch, entry: Entry, empty: Entry, frames: &[Vec<u8>]) -> Result<f64> {
-    let best = |entry, frame: &[u8]| -> Result<f64> {
-        let mut best = f64::INFINITY;
-        for _ in 0..ROUNDS {
-            best = best.min(nanos(dispatch.rehearse(entry, frame, REPEAT)?.duration));
-        }
-        Ok(best)
-    };
-    let mut net = 0.0;
-    for frame in frames {
-        net += best(entry, frame)? - best(empty, frame)?;
+/// Nanoseconds that one frame costs, and the same with an empty program: for each the best of several short runs, since
+/// whatever else the machine does only adds. The rounds go over all frames in turn, so that a slow moment of the machine
+/// takes one run from each, not all runs from one.
+#[derive(Clone, Copy)]
+struct Cost {
+    whole: f64,
+    empty: f64,
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self { whole: f64::INFINITY, empty: f64::INFINITY }
     }
-    Ok(net / f64::from(u32::try_from(frames.len())?))
+}
+
+impl Cost {
+    fn measure(&mut self, dispatch: &Dispatch, entry: Entry, empty: Entry, frame: &[u8]) -> Result<()> {
+        self.whole = self.whole.min(nanos(dispatch.rehearse(entry, frame, REPEAT)?.duration));
+        self.empty = self.empty.min(nanos(dispatch.rehearse(empty, frame, REPEAT)?.duration));
+        Ok(())
+    }
 }
 
 /// Microseconds to write all owners.
