@@ -2,9 +2,10 @@
 //!
 //! What the program decides is told in [`cluster::dispatch`], its twin. This module adds what only a node has:
 //!
-//! * **It outlives the process.** Links are pinned in a BPF file system. A killed process leaves the filter and the
-//!   fence behind, and its lease runs out. The next start loads a new program with empty tables and no lease, and puts
-//!   it into the pinned links, each in one step: at no moment does a frame pass unfiltered.
+//! * **It outlives the process.** TCX links are pinned in a BPF file system; a kernel without them, before Linux 6.6, keeps
+//!   the program in a clsact filter instead. A killed process leaves the filter and the fence behind, and its lease runs
+//!   out. The next start loads a new program with empty tables and no lease, and puts it into the same links or filters,
+//!   each in one step: at no moment does a frame pass unfiltered.
 //! * **No change costs a system call**, inner prefixes apart: owners, ports and the lease lie in memory that the kernel
 //!   shares, so that the real-time thread can write them ([`Fence`]).
 //! * **The kernel does not speak for the cluster by itself**: on the attached interfaces, [`Dispatch::attach`] sets
@@ -17,6 +18,7 @@
 
 mod attach;
 mod error;
+mod filter;
 mod interface;
 mod kernel;
 mod state;
@@ -32,7 +34,7 @@ use cluster::dispatch::{
 use rustix::time::{ClockId, clock_gettime};
 use wire::{Prefix, Time, WorkSet};
 
-pub use attach::{Attached, Hook};
+pub use attach::{Attached, Hook, Keeper};
 pub use error::DispatchError;
 pub use kernel::{Counters, Entry, Rehearsal};
 
@@ -54,6 +56,8 @@ pub struct DispatchConfig {
     pub outside: InterfaceConfig,
     /// The interface towards the protected network, if it is another.
     pub inside: Option<InterfaceConfig>,
+    /// What keeps the program in tc; `None` for what this kernel does best.
+    pub keeper: Option<Keeper>,
 }
 
 /// One interface of a [`DispatchConfig`].
@@ -102,7 +106,7 @@ impl Fence {
 impl Dispatch {
     /// Loads the program and attaches it, without a lease, an owner or a port: nothing passes for the cluster yet.
     ///
-    /// Links that an earlier process left are taken over.
+    /// Links and filters that an earlier process left are taken over.
     ///
     /// # Errors
     /// The text of each [`DispatchError`] says what is missing and what to do.
@@ -130,7 +134,7 @@ impl Dispatch {
         let (mut attached, mut kept, mut memberships) = (Vec::new(), Vec::new(), Vec::new());
         for (side, wanted, interface) in &opened {
             interface.configure()?;
-            let (what, names) = attach::attach(&mut kernel.object(), &pins, *side, interface)?;
+            let (what, names) = attach::attach(&mut kernel.object(), &pins, *side, interface, config.keeper)?;
             let hook = match what.hook {
                 Hook::Tc => "tc",
                 Hook::Xdp => "native XDP",

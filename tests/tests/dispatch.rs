@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cluster::dispatch::{HashKey, Reason};
-use gateway::dispatch::{Dispatch, DispatchError, cluster_mac};
+use gateway::dispatch::{Dispatch, DispatchError, Keeper, cluster_mac};
 use lab::{Lab, Namespace, Process, Switch};
 
 use node::{CLUSTER, INSIDE_CLUSTER, NODES, TCP, UDP};
@@ -27,12 +27,13 @@ struct Cluster {
     host: Namespace,
     nodes: Vec<(Namespace, Option<Process>)>,
     outside: Switch,
+    keeper: Keeper,
     // Last, so that the programs end before their namespaces go.
     lab: Lab,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    fn start(keeper: Keeper) -> Self {
         let lab = Lab::new().expect("this test builds a network and loads BPF programs, so it must run as root");
         let (outside, inside) = (lab.switch("out").unwrap(), lab.switch("in").unwrap());
         let (client, host) = (lab.namespace("client").unwrap(), lab.namespace("host").unwrap());
@@ -42,7 +43,7 @@ impl Cluster {
         let addresses = (100..111).map(|n| format!("addr add 192.0.2.{n}/24 dev out"));
         client.ip(&addresses.collect::<Vec<_>>()).unwrap();
         host.ip(&[format!("addr add {HOST}/24 dev in"), format!("route add default via {INSIDE_CLUSTER}")]).unwrap();
-        let mut cluster = Self { client, host, nodes: Vec::new(), outside, lab };
+        let mut cluster = Self { client, host, nodes: Vec::new(), outside, keeper, lab };
         for number in 0..NODES {
             let namespace = cluster.lab.namespace(&format!("n{number}")).unwrap();
             cluster.outside.plug(&format!("n{number}"), &namespace, "out").unwrap();
@@ -64,6 +65,7 @@ impl Cluster {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "node::runs_as_a_process_of_its_own", "--ignored", "--nocapture"]);
         command.env(node::NUMBER, number.to_string()).env(node::PINS, directory);
+        command.env(node::KEEPER, format!("{:?}", self.keeper));
         let (namespace, process) = &mut self.nodes[usize::from(number)];
         let mut started = Process::start(namespace, &mut command, &log).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -169,111 +171,125 @@ fn answers_echo(client: &Namespace, source: Ipv4Addr) -> bool {
 
 #[test]
 fn each_flow_is_answered_once_by_one_of_three() {
-    let cluster = Cluster::start();
-    let resets = cluster.resets_sent();
-    let answered = cluster.ask_by_udp();
-    assert!(answered.iter().all(|from| from.len() == 1), "{answered:?}");
-    let udp = shares(answered.into_iter().flatten());
-    let connected: Vec<u8> =
-        cluster.client.within(|| Ok((0..FLOWS).map(|n| connect(30_000 + n).expect("connects").1).collect())).unwrap();
-    let tcp = shares(connected);
-    for shares in [&udp, &tcp] {
-        assert_eq!(shares.len(), 3, "{shares:?}");
-        assert!(shares.values().all(|flows| *flows >= 15), "{shares:?}");
+    for keeper in node::KEEPERS {
+        let cluster = Cluster::start(keeper);
+        let resets = cluster.resets_sent();
+        let answered = cluster.ask_by_udp();
+        assert!(answered.iter().all(|from| from.len() == 1), "{answered:?}");
+        let udp = shares(answered.into_iter().flatten());
+        let connected: Vec<u8> = cluster
+            .client
+            .within(|| Ok((0..FLOWS).map(|n| connect(30_000 + n).expect("connects").1).collect()))
+            .unwrap();
+        let tcp = shares(connected);
+        for shares in [&udp, &tcp] {
+            assert_eq!(shares.len(), 3, "{shares:?}");
+            assert!(shares.values().all(|flows| *flows >= 15), "{shares:?}");
+        }
+        assert_eq!(cluster.resets_sent(), resets, "some kernel reset what another node answered");
+        println!("answered by each node: UDP {udp:?}, TCP {tcp:?}, no resets");
     }
-    assert_eq!(cluster.resets_sent(), resets, "some kernel reset what another node answered");
-    println!("answered by each node: UDP {udp:?}, TCP {tcp:?}, no resets");
 }
 
 #[test]
 fn no_switch_learns_the_clusters_mac_and_one_node_answers_arp() {
-    let cluster = Cluster::start();
-    cluster.ask_by_udp();
-    let mac: Vec<String> = cluster_mac(CLUSTER).iter().map(|octet| format!("{octet:02x}")).collect();
-    let mac = mac.join(":");
-    let neighbours = cluster.client.output("ip", &["neigh", "show", &CLUSTER.to_string()]).unwrap();
-    assert!(neighbours.contains(&mac), "{neighbours}");
-    let learned = cluster.outside.namespace().output("bridge", &["fdb", "show"]).unwrap();
-    assert!(!learned.contains(&mac), "{learned}");
-    std::thread::sleep(node::REPORT * 3);
-    let answers: u64 = (0..NODES).map(|n| node::counter(&cluster.said(n), Reason::ArpAnswered)).sum();
-    let asked: u64 = (0..NODES).map(|n| node::counter(&cluster.said(n), Reason::OtherOwner)).sum();
-    assert!(answers >= 1 && asked >= 2, "{answers} answers");
-    // Each question reaches three filters: one answers, two leave it to that one. ARP is the only traffic to the inside.
-    cluster.host.within(|| Ok(UdpSocket::bind((HOST, 0))?.send_to(b"?", (INSIDE_CLUSTER, UDP))?)).unwrap();
-    std::thread::sleep(node::REPORT * 3);
-    let more: u64 = (0..NODES).map(|n| node::counter(&cluster.said(n), Reason::ArpAnswered)).sum();
-    assert_eq!(more, answers + 1);
+    for keeper in node::KEEPERS {
+        let cluster = Cluster::start(keeper);
+        cluster.ask_by_udp();
+        let mac: Vec<String> = cluster_mac(CLUSTER).iter().map(|octet| format!("{octet:02x}")).collect();
+        let mac = mac.join(":");
+        let neighbours = cluster.client.output("ip", &["neigh", "show", &CLUSTER.to_string()]).unwrap();
+        assert!(neighbours.contains(&mac), "{neighbours}");
+        let learned = cluster.outside.namespace().output("bridge", &["fdb", "show"]).unwrap();
+        assert!(!learned.contains(&mac), "{learned}");
+        std::thread::sleep(node::REPORT * 3);
+        let answers: u64 = (0..NODES).map(|n| node::counter(&cluster.said(n), Reason::ArpAnswered)).sum();
+        let asked: u64 = (0..NODES).map(|n| node::counter(&cluster.said(n), Reason::OtherOwner)).sum();
+        assert!(answers >= 1 && asked >= 2, "{answers} answers");
+        // Each question reaches three filters: one answers, two leave it to that one. ARP is the only traffic to the inside.
+        cluster.host.within(|| Ok(UdpSocket::bind((HOST, 0))?.send_to(b"?", (INSIDE_CLUSTER, UDP))?)).unwrap();
+        std::thread::sleep(node::REPORT * 3);
+        let more: u64 = (0..NODES).map(|n| node::counter(&cluster.said(n), Reason::ArpAnswered)).sum();
+        assert_eq!(more, answers + 1);
+    }
 }
 
 #[test]
 fn a_host_finds_a_client_inside_its_subnet_while_it_is_there() {
-    let cluster = Cluster::start();
-    let resolve = |address: &str| {
-        let asked = (HOST, 0);
-        let target: Ipv4Addr = address.parse().unwrap();
-        cluster.host.within(|| Ok(UdpSocket::bind(asked)?.send_to(b"?", (target, 9)).map(drop)?)).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
-        cluster.host.output("ip", &["neigh", "show", address]).unwrap()
-    };
-    let mac: Vec<String> = cluster_mac(INSIDE_CLUSTER).iter().map(|octet| format!("{octet:02x}")).collect();
-    let there = resolve(node::PRESENT);
-    assert!(there.contains(&mac.join(":")), "{there}");
-    let absent = resolve(node::ABSENT);
-    assert!(!absent.contains("lladdr"), "{absent}");
+    for keeper in node::KEEPERS {
+        let cluster = Cluster::start(keeper);
+        let resolve = |address: &str| {
+            let asked = (HOST, 0);
+            let target: Ipv4Addr = address.parse().unwrap();
+            cluster.host.within(|| Ok(UdpSocket::bind(asked)?.send_to(b"?", (target, 9)).map(drop)?)).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            cluster.host.output("ip", &["neigh", "show", address]).unwrap()
+        };
+        let mac: Vec<String> = cluster_mac(INSIDE_CLUSTER).iter().map(|octet| format!("{octet:02x}")).collect();
+        let there = resolve(node::PRESENT);
+        assert!(there.contains(&mac.join(":")), "{there}");
+        let absent = resolve(node::ABSENT);
+        assert!(!absent.contains("lladdr"), "{absent}");
+    }
 }
 
 #[test]
 fn a_killed_node_neither_resets_nor_refuses_and_its_lease_ends() {
-    let mut cluster = Cluster::start();
-    let victim = 1;
-    let victims_address = (100..111)
-        .map(|n| Ipv4Addr::new(192, 0, 2, n))
-        .find(|address| {
-            HashKey::new(node::KEY).home_of_pair(*address, CLUSTER).index() % u16::from(NODES) == u16::from(victim)
-        })
-        .unwrap();
-    assert!(answers_echo(&cluster.client, victims_address));
-    let streams: Vec<(TcpStream, u8)> =
-        cluster.client.within(|| Ok((0..FLOWS).map(|n| connect(30_000 + n).expect("connects")).collect())).unwrap();
-    let refused = Cluster::snmp(&cluster.client, "Icmp", "InDestUnreachs");
+    for keeper in node::KEEPERS {
+        let mut cluster = Cluster::start(keeper);
+        let victim = 1;
+        let victims_address = (100..111)
+            .map(|n| Ipv4Addr::new(192, 0, 2, n))
+            .find(|address| {
+                HashKey::new(node::KEY).home_of_pair(*address, CLUSTER).index() % u16::from(NODES) == u16::from(victim)
+            })
+            .unwrap();
+        assert!(answers_echo(&cluster.client, victims_address));
+        let streams: Vec<(TcpStream, u8)> =
+            cluster.client.within(|| Ok((0..FLOWS).map(|n| connect(30_000 + n).expect("connects")).collect())).unwrap();
+        let refused = Cluster::snmp(&cluster.client, "Icmp", "InDestUnreachs");
 
-    cluster.kill(victim);
-    let died = Instant::now();
-    // Its kernel lives on, and the lease that it was given last has some time to go.
-    assert!(answers_echo(&cluster.client, victims_address), "the lease ended early");
-    let mut errors = BTreeSet::new();
-    for (mut stream, _) in streams.into_iter().filter(|(_, node)| *node == victim) {
-        stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        for _ in 0..2 {
-            if let Err(error) = stream.write_all(b"still there?") {
-                errors.insert(error.kind());
-            }
-            if let Err(error) = stream.read(&mut [0; 8]) {
-                errors.insert(error.kind());
+        cluster.kill(victim);
+        let died = Instant::now();
+        // Its kernel lives on, and the lease that it was given last has some time to go.
+        assert!(answers_echo(&cluster.client, victims_address), "the lease ended early");
+        let mut errors = BTreeSet::new();
+        for (mut stream, _) in streams.into_iter().filter(|(_, node)| *node == victim) {
+            stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+            for _ in 0..2 {
+                if let Err(error) = stream.write_all(b"still there?") {
+                    errors.insert(error.kind());
+                }
+                if let Err(error) = stream.read(&mut [0; 8]) {
+                    errors.insert(error.kind());
+                }
             }
         }
+        assert!(!errors.contains(&ErrorKind::ConnectionReset), "{errors:?}");
+        let answered = cluster.ask_by_udp();
+        assert!(answered.iter().flatten().all(|node| *node != victim), "{answered:?}");
+        assert!(answered.iter().all(|from| from.len() <= 1), "{answered:?}");
+        let attempts: Vec<ErrorKind> = cluster
+            .client
+            .within(|| Ok((0..40).filter_map(|n| connect(40_000 + n).err()).map(|error| error.kind()).collect()))
+            .unwrap();
+        assert!(!attempts.is_empty(), "the victim owned a third of these");
+        assert!(attempts.iter().all(|kind| *kind != ErrorKind::ConnectionRefused), "{attempts:?}");
+        assert_eq!(
+            Cluster::snmp(&cluster.client, "Icmp", "InDestUnreachs"),
+            refused,
+            "some kernel refused in its name"
+        );
+
+        std::thread::sleep(node::LEASE.saturating_sub(died.elapsed()));
+        assert!(!answers_echo(&cluster.client, victims_address), "a node without a lease still answers");
+
+        cluster.start_node(victim);
+        assert!(cluster.said(victim).contains("taken over: true"), "{}", cluster.said(victim));
+        let answered = cluster.ask_by_udp();
+        assert!(answered.iter().all(|from| from.len() == 1), "{answered:?}");
+        assert_eq!(Cluster::snmp(&cluster.client, "Icmp", "InDestUnreachs"), refused);
     }
-    assert!(!errors.contains(&ErrorKind::ConnectionReset), "{errors:?}");
-    let answered = cluster.ask_by_udp();
-    assert!(answered.iter().flatten().all(|node| *node != victim), "{answered:?}");
-    assert!(answered.iter().all(|from| from.len() <= 1), "{answered:?}");
-    let attempts: Vec<ErrorKind> = cluster
-        .client
-        .within(|| Ok((0..40).filter_map(|n| connect(40_000 + n).err()).map(|error| error.kind()).collect()))
-        .unwrap();
-    assert!(!attempts.is_empty(), "the victim owned a third of these");
-    assert!(attempts.iter().all(|kind| *kind != ErrorKind::ConnectionRefused), "{attempts:?}");
-    assert_eq!(Cluster::snmp(&cluster.client, "Icmp", "InDestUnreachs"), refused, "some kernel refused in its name");
-
-    std::thread::sleep(node::LEASE.saturating_sub(died.elapsed()));
-    assert!(!answers_echo(&cluster.client, victims_address), "a node without a lease still answers");
-
-    cluster.start_node(victim);
-    assert!(cluster.said(victim).contains("taken over: true"), "{}", cluster.said(victim));
-    let answered = cluster.ask_by_udp();
-    assert!(answered.iter().all(|from| from.len() == 1), "{answered:?}");
-    assert_eq!(Cluster::snmp(&cluster.client, "Icmp", "InDestUnreachs"), refused);
 }
 
 #[test]
@@ -283,27 +299,69 @@ fn what_is_missing_is_said_in_one_sentence() {
     let switch = lab.switch("s").unwrap();
     switch.plug("port1", &namespace, "out").unwrap();
     switch.plug("port2", &namespace, "in").unwrap();
-    namespace
-        .within(|| {
-            let pins = format!("/sys/fs/bpf/{}/e", lab.prefix());
-            let good = node::config(pins.clone());
-            let mut absent = good.clone();
-            absent.outside.name = "absent".to_owned();
-            assert!(matches!(Dispatch::attach(&absent), Err(DispatchError::NoInterface { name }) if name == "absent"));
-            let mut elsewhere = good.clone();
-            elsewhere.directory = lab.directory().join("pins");
-            assert!(matches!(Dispatch::attach(&elsewhere), Err(DispatchError::NoBpffs { .. })));
-            let mut many = good.clone();
-            many.addresses = (0..5).map(|n| node::address(Ipv4Addr::new(192, 0, 2, n))).collect();
-            assert!(matches!(Dispatch::attach(&many), Err(DispatchError::TooManyAddresses { count: 5, max: 4 })));
-            let first = Dispatch::attach(&good).unwrap();
-            assert!(matches!(Dispatch::attach(&good), Err(DispatchError::InUse { .. })));
-            first.detach().unwrap();
-            assert!(!std::path::Path::new(&pins).exists());
-            let again = Dispatch::attach(&good).unwrap();
-            assert!(again.attached().iter().all(|attached| !attached.taken_over));
-            again.detach().unwrap();
-            Ok(())
-        })
-        .unwrap();
+    for keeper in node::KEEPERS {
+        namespace
+            .within(|| {
+                let pins = format!("/sys/fs/bpf/{}/e", lab.prefix());
+                let good = node::config(pins.clone(), keeper);
+                let mut absent = good.clone();
+                absent.outside.name = "absent".to_owned();
+                let refused = Dispatch::attach(&absent);
+                assert!(matches!(refused, Err(DispatchError::NoInterface { name }) if name == "absent"));
+                let mut elsewhere = good.clone();
+                elsewhere.directory = lab.directory().join("pins");
+                assert!(matches!(Dispatch::attach(&elsewhere), Err(DispatchError::NoBpffs { .. })));
+                let mut many = good.clone();
+                many.addresses = (0..5).map(|n| node::address(Ipv4Addr::new(192, 0, 2, n))).collect();
+                assert!(matches!(Dispatch::attach(&many), Err(DispatchError::TooManyAddresses { count: 5, max: 4 })));
+                let first = Dispatch::attach(&good).unwrap();
+                assert!(first.attached().iter().all(|attached| attached.keeper == keeper));
+                assert!(matches!(Dispatch::attach(&good), Err(DispatchError::InUse { .. })));
+                first.detach().unwrap();
+                assert!(!std::path::Path::new(&pins).exists());
+                let again = Dispatch::attach(&good).unwrap();
+                assert!(again.attached().iter().all(|attached| !attached.taken_over));
+                again.detach().unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(filters(&namespace), 0, "{keeper:?}");
+    }
+}
+
+#[test]
+fn the_other_way_to_hold_the_program_leaves_nothing_of_the_first() {
+    let lab = Lab::new().expect("this test loads BPF programs, so it must run as root");
+    let namespace = lab.namespace("o").unwrap();
+    let switch = lab.switch("s").unwrap();
+    switch.plug("port1", &namespace, "out").unwrap();
+    switch.plug("port2", &namespace, "in").unwrap();
+    let pins = format!("/sys/fs/bpf/{}/o", lab.prefix());
+    let attach = |keeper| {
+        let mut config = node::config(pins.clone(), Keeper::Tcx);
+        config.keeper = keeper;
+        namespace.within(|| Ok(Dispatch::attach(&config).unwrap())).unwrap()
+    };
+    // Each is dropped as a crash would: what it attached stays.
+    drop(attach(Some(Keeper::Clsact)));
+    assert_eq!(filters(&namespace), 4, "a filter for each direction of both interfaces");
+    let chosen = attach(None);
+    assert!(chosen.attached().iter().all(|attached| attached.keeper == Keeper::Tcx), "this kernel has TCX links");
+    assert_eq!(filters(&namespace), 0);
+    drop(chosen);
+    let last = attach(Some(Keeper::Clsact));
+    let left: Vec<_> = std::fs::read_dir(&pins).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = left.iter().filter_map(|name| name.to_str()).filter(|name| name.contains('-')).collect();
+    assert!(left.len() == 4 && left.iter().all(|name| name.starts_with("filter-")), "{left:?}");
+    namespace.within(|| last.detach().map_err(Into::into)).unwrap();
+    assert_eq!(filters(&namespace), 0);
+}
+
+/// The filters on the clsact qdiscs of both interfaces.
+fn filters(namespace: &Namespace) -> usize {
+    let count = |interface, direction| {
+        let shown = namespace.output("tc", &["filter", "show", "dev", interface, direction]).unwrap();
+        shown.lines().filter(|line| line.contains("direct-action")).count()
+    };
+    ["out", "in"].iter().map(|interface| count(interface, "ingress") + count(interface, "egress")).sum()
 }

@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::document::{ConfigError, Document};
 use super::values::{self, InterfaceAddress};
+use crate::dispatch::Keeper;
 use crate::logs::{Format, Level};
 
 /// The bootstrap of one node.
@@ -20,6 +21,8 @@ pub struct Node {
     pub run_directory: PathBuf,
     /// The directory in a BPF file system where the dispatch programs are pinned; one per node.
     pub pin_directory: Option<PathBuf>,
+    /// What keeps the filter on the interfaces; `None` for what this kernel does best.
+    pub attachment: Option<Keeper>,
     /// The network of the peers.
     pub outside: Interface,
     /// The protected network.
@@ -109,6 +112,10 @@ impl Node {
             cluster_file: document.beside(&raw.cluster_config),
             run_directory: document.beside(raw.run_directory.as_deref().unwrap_or("/run/cryptocluster")),
             pin_directory: raw.pin_directory.map(|path| document.beside(&path)),
+            attachment: raw.attachment.map(|attachment| match attachment {
+                RawAttachment::Tcx => Keeper::Tcx,
+                RawAttachment::Clsact => Keeper::Clsact,
+            }),
             outside: interface(&raw.outside)?,
             inside: interface(&raw.inside)?,
             cluster: raw.cluster.as_ref().map(interface).transpose()?,
@@ -132,6 +139,7 @@ struct RawNode {
     cluster_config: String,
     run_directory: Option<String>,
     pin_directory: Option<String>,
+    attachment: Option<RawAttachment>,
     workers: Option<usize>,
     key_log: Option<Spanned<String>>,
     outside: RawInterface,
@@ -140,6 +148,13 @@ struct RawNode {
     membership: Option<RawMembership>,
     tun: Option<RawTun>,
     log: Option<RawLog>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawAttachment {
+    Tcx,
+    Clsact,
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{TcAttachOptions, TcAttachType};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{LinkOrder, ProgramError};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError};
 use cluster::dispatch::Side;
 use rustix::fs::{FlockOperation, flock, statfs};
@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, mount};
 
 use super::DispatchError;
 use super::error::errno;
+use super::filter;
 use super::interface::Interface;
 use super::kernel::{tc, xdp};
 
@@ -27,6 +28,15 @@ pub enum Hook {
     Xdp,
 }
 
+/// What keeps the program in tc, also while no process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A pinned TCX link: Linux 6.6.
+    Tcx,
+    /// A cls_bpf filter on the clsact qdisc.
+    Clsact,
+}
+
 /// What was attached to one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
@@ -36,9 +46,11 @@ pub struct Attached {
     pub side: Side,
     /// Where the filter sits.
     pub hook: Hook,
-    /// Why there.
+    /// What keeps it in tc.
+    pub keeper: Keeper,
+    /// Why there, and why so.
     pub why: String,
-    /// Whether links of an earlier process were taken over, so that no frame passed unfiltered.
+    /// Whether what an earlier process left was taken over, so that no frame passed unfiltered.
     pub taken_over: bool,
 }
 
@@ -72,12 +84,14 @@ impl PinDirectory {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Removes every pin that is not in `kept`; a link that goes so is detached.
+    /// Removes every pin that is not in `kept`; a link or filter that goes so is detached.
     pub(super) fn keep_only(&self, kept: &[String]) -> Result<(), DispatchError> {
         let failed = |error: io::Error| DispatchError::system(format!("clean {}", self.path.display()), error);
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if !kept.iter().any(|name| entry.file_name() == name.as_str()) {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if kept.iter().all(|kept| *kept != *name) && !filter::detach(&self.path, &name)? {
                 fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
@@ -98,33 +112,61 @@ pub(super) fn attach(
     pins: &PinDirectory,
     side: Side,
     interface: &Interface,
+    keeper: Option<Keeper>,
 ) -> Result<(Attached, Vec<String>), DispatchError> {
     let programs = Programs::of(side);
+    let (keeper, keeper_why) = match keeper {
+        Some(keeper) => (keeper, "as node.toml says"),
+        None if knows_tcx(interface) => (Keeper::Tcx, "this kernel has them"),
+        None => (Keeper::Clsact, "this kernel has no TCX links"),
+    };
     // By number, since a name may hold dots, which that file system does not allow.
     let pin = |what: &str| format!("{}-{what}-{}", programs.side, interface.index);
-    let (in_pin, out_pin, xdp_pin, accept_pin) = (pin("in"), pin("out"), pin("xdp"), pin("accept"));
+    let mut kept = Vec::new();
+    let mut to_tc = |object: &mut Ebpf, name, what, direction| -> Result<bool, DispatchError> {
+        let program = tc(object, name)?;
+        let (taken_over, name) = match keeper {
+            Keeper::Tcx => (attach_link(program, &pins.path.join(pin(what)), interface, direction)?, pin(what)),
+            Keeper::Clsact => filter::attach(program, &pins.path, interface, direction)?,
+        };
+        kept.push(name);
+        Ok(taken_over)
+    };
     // The way out first: nothing may leave for the cluster before the fence stands.
-    let egress = TcAttachType::Egress;
-    let way_out = attach_tc(object, programs.tc_out, pins, &out_pin, interface, egress)?;
-    let (hook, mut why) = choose(interface);
-    let (hook, ingress_pins) = match hook {
-        Hook::Tc => (Hook::Tc, vec![in_pin.clone()]),
-        Hook::Xdp => match attach_xdp(object, programs.xdp, pins, &xdp_pin, interface)? {
-            Ok(()) => (Hook::Xdp, vec![xdp_pin, accept_pin.clone()]),
+    let way_out = to_tc(object, programs.tc_out, "out", TcAttachType::Egress)?;
+    let (mut hook, mut why) = choose(interface);
+    let mut xdp_pin = None;
+    if hook == Hook::Xdp {
+        match attach_xdp(object, programs.xdp, pins, &pin("xdp"), interface)? {
+            Ok(()) => xdp_pin = Some(pin("xdp")),
             Err(refusal) => {
                 why = format!("{why}, but the driver refused native XDP ({refusal})");
-                (Hook::Tc, vec![in_pin.clone()])
+                hook = Hook::Tc;
             }
-        },
+        }
+    }
+    let (name, what) = match hook {
+        Hook::Tc => (programs.tc_in, "in"),
+        Hook::Xdp => (programs.accept, "accept"),
     };
-    let ingress = TcAttachType::Ingress;
-    let way_in = match hook {
-        Hook::Tc => attach_tc(object, programs.tc_in, pins, &in_pin, interface, ingress)?,
-        Hook::Xdp => attach_tc(object, programs.accept, pins, &accept_pin, interface, ingress)?,
+    let way_in = to_tc(object, name, what, TcAttachType::Ingress)?;
+    kept.extend(xdp_pin);
+    let how = match keeper {
+        Keeper::Tcx => "TCX links",
+        Keeper::Clsact => "clsact filters",
     };
+    let why = format!("{why}; kept in tc by {how}: {keeper_why}");
     let taken_over = way_out && way_in;
-    let attached = Attached { interface: interface.name.clone(), side, hook, why, taken_over };
-    Ok((attached, [ingress_pins, vec![out_pin]].concat()))
+    Ok((Attached { interface: interface.name.clone(), side, hook, keeper, why, taken_over }, kept))
+}
+
+/// Asks the kernel itself: what it can do does not follow from its version alone.
+fn knows_tcx(interface: &Interface) -> bool {
+    match SchedClassifier::query_tcx(&interface.name, TcAttachType::Ingress).map_err(EbpfError::ProgramError) {
+        Ok(_) => true,
+        // An unknown kind of attachment. Whatever else speaks against links is told when one is made.
+        Err(error) => errno(&error) != Some(libc::EINVAL),
+    }
 }
 
 /// Native XDP drops cheapest, but cuts what arrives as one super-packet into single ones.
@@ -169,41 +211,33 @@ impl Programs {
 }
 
 /// Puts the program into the pinned link, atomically, or makes the link; says whether there was one.
-fn attach_tc(
-    object: &mut Ebpf,
-    name: &'static str,
-    pins: &PinDirectory,
-    pin: &str,
+fn attach_link(
+    program: &mut SchedClassifier,
+    path: &Path,
     interface: &Interface,
     direction: TcAttachType,
 ) -> Result<bool, DispatchError> {
     let what = || format!("attach the dispatch program to {}", interface.name);
-    let program = tc(object, name)?;
-    let path = pins.path.join(pin);
-    if let Some(old) = pinned(&path)? {
+    if let Some(old) = pinned(path)? {
         let replaced = old.try_into().map(|link| program.attach_to_link(link));
         match replaced {
             Ok(Ok(_)) => return Ok(true),
             // The link outlived its interface, or is none of ours.
-            Ok(Err(_)) | Err(_) => remove_pin(&path)?,
+            Ok(Err(_)) | Err(_) => remove_pin(path)?,
         }
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(&interface.name, direction, options).map_err(|error| {
         let error = EbpfError::ProgramError(error);
-        if errno(&error) == Some(libc::EINVAL) {
-            DispatchError::KernelTooOld
-        } else {
-            DispatchError::bpf(what(), error)
-        }
+        if errno(&error) == Some(libc::EINVAL) { DispatchError::NoTcx } else { DispatchError::bpf(what(), error) }
     })?;
     let link = program.take_link(id).map_err(|error| DispatchError::bpf(what(), error))?;
     let link = FdLink::try_from(link).map_err(|error| DispatchError::link(what(), error))?;
-    link.pin(&path).map_err(|error| DispatchError::system(what(), io::Error::other(error)))?;
+    link.pin(path).map_err(|error| DispatchError::system(what(), io::Error::other(error)))?;
     Ok(false)
 }
 
-/// As [`attach_tc`]; the inner error is the driver's refusal.
+/// As [`attach_link`], for XDP; the inner error is the driver's refusal.
 fn attach_xdp(
     object: &mut Ebpf,
     name: &'static str,

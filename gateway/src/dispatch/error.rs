@@ -1,5 +1,6 @@
 //! Why the dispatch program is not in place.
 
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,11 +16,18 @@ pub enum DispatchError {
     #[error("this kernel has no BPF: use one with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_ACT")]
     NoBpf,
     /// The process may not use BPF.
-    #[error("not permitted to use BPF: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW")]
+    #[error(
+        "not permitted to use BPF: run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW; in a container, let its seccomp profile allow bpf()"
+    )]
     NotPermitted,
-    /// The kernel cannot pin a filter to an interface.
-    #[error("this kernel is too old: it cannot attach TCX links, which came with Linux 6.6")]
-    KernelTooOld,
+    /// Links were asked for, and the kernel has none.
+    #[error("this kernel has no TCX links, which came with Linux 6.6: take attachment = \"tcx\" out of node.toml")]
+    NoTcx,
+    /// The kernel has neither TCX links nor what older ones hold a filter with.
+    #[error(
+        "this kernel can hold no filter on an interface: use one with CONFIG_NET_CLS_ACT, CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF (modprobe sch_ingress cls_bpf)"
+    )]
+    NoTrafficControl,
     /// The pin directory is not in a BPF file system, and none could be mounted.
     #[error("{path} is not in a BPF file system: mount one there (mount -t bpf bpf {mount}) or correct pin_directory")]
     NoBpffs {
@@ -96,7 +104,7 @@ impl DispatchError {
         let error = error.into();
         match errno(&error) {
             Some(libc::ENOSYS) => Self::NoBpf,
-            Some(libc::EPERM | libc::EACCES) if !verifier_spoke(&error) => Self::NotPermitted,
+            Some(libc::EPERM | libc::EACCES) if !verifier_spoke(&error) || !is_trusted() => Self::NotPermitted,
             _ => Self::Bpf { what: what.into(), source: Box::new(error) },
         }
     }
@@ -119,6 +127,9 @@ pub(super) fn errno(error: &EbpfError) -> Option<i32> {
             Some(ProgramError::LoadError { io_error, .. }) => Some(io_error),
             Some(ProgramError::SyscallError(error)) => Some(&error.io_error),
             Some(ProgramError::TcError(TcError::IoError(error))) => Some(error),
+            Some(ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error)) => {
+                return error.raw_os_error();
+            }
             _ => match error.downcast_ref::<MapError>() {
                 Some(MapError::CreateError { io_error, .. }) => Some(io_error),
                 Some(MapError::SyscallError(error)) => Some(&error.io_error),
@@ -137,7 +148,15 @@ pub(super) fn errno(error: &EbpfError) -> Option<i32> {
     None
 }
 
-/// A refusal by the verifier is our own bug, whatever number it has.
+/// Whether the verifier lets this process compute with pointers, as the program does: CAP_PERFMON (38), or CAP_SYS_ADMIN (21).
+fn is_trusted() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(u64::MAX);
+    effective & (1 << 38 | 1 << 21) != 0
+}
+
+/// A refusal of a trusted program by the verifier is our own bug, whatever number it has.
 fn verifier_spoke(error: &EbpfError) -> bool {
     if let EbpfError::ProgramError(ProgramError::LoadError { verifier_log, .. }) = error {
         return !verifier_log.to_string().trim().is_empty();

@@ -50,6 +50,7 @@ pub(super) fn attach(node: &Node, cluster: &Cluster) -> anyhow::Result<Dispatch>
         addresses,
         outside: interface(&node.outside, outside, false)?,
         inside: Some(interface(&node.inside, inside, true)?),
+        keeper: node.attachment,
     })?;
     for pool in &cluster.pools {
         dispatch.protect(pool.prefix)?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cluster::dispatch::{ClusterAddress, HashKey, Owner, PortUse, Reason, Side, Subnet};
-use gateway::dispatch::{Dispatch, DispatchConfig, InterfaceConfig, boot_time, cluster_mac};
+use gateway::dispatch::{Dispatch, DispatchConfig, InterfaceConfig, Keeper, boot_time, cluster_mac};
 use wire::{Slot, WorkSet};
 
 pub(crate) const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -24,12 +24,16 @@ pub(crate) const REPORT: Duration = Duration::from_millis(50);
 
 pub(crate) const NUMBER: &str = "DISPATCH_TEST_NODE";
 pub(crate) const PINS: &str = "DISPATCH_TEST_PINS";
+pub(crate) const KEEPER: &str = "DISPATCH_TEST_KEEPER";
+
+/// Both ways to hold the program on an interface.
+pub(crate) const KEEPERS: [Keeper; 2] = [Keeper::Tcx, Keeper::Clsact];
 
 pub(crate) fn address(address: Ipv4Addr) -> ClusterAddress {
     ClusterAddress { address, side: Side::Outside }
 }
 
-pub(crate) fn config(pins: String) -> DispatchConfig {
+pub(crate) fn config(pins: String, keeper: Keeper) -> DispatchConfig {
     let interface = |name: &str, address, carries_inner| InterfaceConfig {
         name: name.to_owned(),
         cluster_mac: cluster_mac(address),
@@ -42,6 +46,7 @@ pub(crate) fn config(pins: String) -> DispatchConfig {
         addresses: vec![address(CLUSTER), ClusterAddress { address: INSIDE_CLUSTER, side: Side::Inside }],
         outside: interface("out", CLUSTER, false),
         inside: Some(interface("in", INSIDE_CLUSTER, true)),
+        keeper: Some(keeper),
     }
 }
 
@@ -55,8 +60,12 @@ pub(crate) fn counter(said: &str, reason: Reason) -> u64 {
 #[test]
 #[ignore = "the program that the other tests start as a node"]
 fn runs_as_a_process_of_its_own() {
-    let number: u8 = std::env::var(NUMBER).expect("only a test of this file starts a node").parse().unwrap();
-    let dispatch = Dispatch::attach(&config(std::env::var(PINS).unwrap())).unwrap();
+    // Only a test of this file starts a node.
+    let Ok(number) = std::env::var(NUMBER) else { return };
+    let number: u8 = number.parse().unwrap();
+    let keeper = std::env::var(KEEPER).unwrap();
+    let keeper = KEEPERS.into_iter().find(|known| format!("{known:?}") == keeper).unwrap();
+    let dispatch = Dispatch::attach(&config(std::env::var(PINS).unwrap(), keeper)).unwrap();
     println!("taken over: {}", dispatch.attached().iter().all(|attached| attached.taken_over));
     for address in [CLUSTER, INSIDE_CLUSTER] {
         // It is there already if this node comes back.
