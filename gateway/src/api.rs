@@ -49,6 +49,41 @@ pub struct Status {
     pub uptime_s: u64,
     /// Everything that is counted, drop reasons included.
     pub counters: BTreeMap<String, u64>,
+    /// The filter on the interfaces; none if the node runs alone.
+    pub dispatch: Option<DispatchStatus>,
+    /// What the process may still do.
+    pub rights: Rights,
+}
+
+/// The filter in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatchStatus {
+    /// Where it is attached.
+    pub interfaces: Vec<DispatchInterface>,
+    /// Frames since this start, over all processors: by verdict (`pass`, `take`, `answer`, `drop`), then by reason.
+    pub frames: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// The filter on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatchInterface {
+    /// The interface.
+    pub interface: String,
+    /// `tc` or `xdp`: where the way in is judged.
+    pub hook: String,
+    /// `tcx` or `clsact`: what keeps the program while no process does.
+    pub keeper: String,
+    /// Why there, and why so.
+    pub why: String,
+}
+
+/// What the process may do beyond what everybody may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rights {
+    /// Its capabilities.
+    pub capabilities: Vec<String>,
+    /// Whether it can gain more, by running another program.
+    pub can_gain: bool,
 }
 
 /// A view of the cluster.

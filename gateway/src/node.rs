@@ -169,7 +169,8 @@ async fn serve(
         (Some(_) | None, _) => driver.own_all(),
     }
     let (asks, asked) = mpsc::channel(ASKS_MAX);
-    let control = Control::new(&node.name, &cluster, asks.clone(), link.as_ref().map(ClusterLink::handle));
+    let handle = link.as_ref().map(ClusterLink::handle);
+    let control = Control::new(&node.name, &cluster, asks.clone(), handle, dispatch.as_ref());
     socket.serve(api::router(Shared { control, logs }));
     info!(
         node = node.name,

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use gateway::api::{DispatchStatus, Rights};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -85,6 +86,12 @@ pub struct Status {
     /// All that it counts, drop reasons included.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
+    /// Its filter.
+    #[serde(default)]
+    pub dispatch: Option<DispatchStatus>,
+    /// What its process may still do.
+    #[serde(default)]
+    pub rights: Rights,
 }
 
 /// A view, as a node sees it.

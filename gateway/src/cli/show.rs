@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::{DrainReport, MemberStatus, SessionEntry, Status, UndrainReport, ViewStatus};
+use crate::api::{DispatchStatus, DrainReport, MemberStatus, Rights, SessionEntry, Status, UndrainReport, ViewStatus};
 
 /// How the node and its cluster stand.
 pub(super) fn status(status: &Status) -> String {
@@ -33,8 +33,25 @@ pub(super) fn status(status: &Status) -> String {
     for problem in problems(status) {
         lines.push(format!("! {problem}"));
     }
+    lines.extend(status.dispatch.as_ref().map(filter));
+    lines.push(rights(&status.rights));
     lines.extend(counters(status));
     lines.join("\n")
+}
+
+fn filter(dispatch: &DispatchStatus) -> String {
+    let of = |verdict: &str| dispatch.frames.get(verdict).map_or(0, |reasons| reasons.values().sum::<u64>());
+    let dropped = dispatch.frames.get("drop").into_iter().flatten().filter(|(_, count)| **count > 0);
+    let reasons: Vec<String> = dropped.map(|(reason, count)| format!("{reason} {count}")).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let (take, answer, pass, drop) = (of("take"), of("answer"), of("pass"), of("drop"));
+    format!("filter: {take} frames for the cluster, {answer} answered, {pass} let by, {drop} dropped{reasons}")
+}
+
+fn rights(rights: &Rights) -> String {
+    let more = if rights.can_gain { "it can gain more" } else { "none can be gained" };
+    let held = if rights.capabilities.is_empty() { "none".to_owned() } else { rights.capabilities.join(", ") };
+    format!("rights: {held}; {more}")
 }
 
 fn state(status: &Status) -> &'static str {
@@ -106,7 +123,6 @@ fn counters(status: &Status) -> Vec<String> {
     let groups = [
         ("ike_refused_", "IKE messages refused since this node's start"),
         ("drop_", "packets dropped by the datapath"),
-        ("dispatch_", "packets judged by the filter"),
         ("link_", "cluster link"),
         ("", "other counters"),
     ];
@@ -269,6 +285,15 @@ mod tests {
                 ("esp_pairs".to_owned(), 1),
             ]
             .into(),
+            dispatch: Some(DispatchStatus {
+                interfaces: Vec::new(),
+                frames: [
+                    ("take".to_owned(), [("owned".to_owned(), 40), ("fragment".to_owned(), 2)].into()),
+                    ("drop".to_owned(), [("other_owner".to_owned(), 77), ("lease_over".to_owned(), 0)].into()),
+                ]
+                .into(),
+            }),
+            rights: Rights { capabilities: vec!["CAP_NET_ADMIN".into(), "CAP_BPF".into()], can_gain: false },
         }
     }
 
@@ -285,6 +310,8 @@ n1    master                    341       170  this node
 n2    deputy, drained             0         0  0.3 ms
 n3    not in the cluster          -         -  -
 ! n3 not in the cluster: see whether it runs, and its log
+filter: 42 frames for the cluster, 0 answered, 0 let by, 77 dropped (other_owner 77)
+rights: CAP_NET_ADMIN, CAP_BPF; none can be gained
 
 IKE messages refused since this node's start
   auth_failed  3

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use cluster::dispatch::Action;
 use cluster::membership::Act;
 use cluster::{Table, View};
 use tokio::sync::{mpsc, oneshot};
@@ -13,8 +14,9 @@ use wire::{RecordKind, Slot, WorkSet};
 
 use super::driver::{Ask, Moved};
 use super::sessions::{self, entry};
-use crate::api::{DrainReport, SessionEntry, Status, UndrainReport};
+use crate::api::{DispatchInterface, DispatchStatus, DrainReport, SessionEntry, Status, UndrainReport};
 use crate::config::Cluster;
+use crate::dispatch::{Dispatch, Hook, Keeper};
 use crate::link;
 
 /// What the API may do with the node.
@@ -24,11 +26,19 @@ pub struct Control {
     cluster: Arc<Cluster>,
     asks: mpsc::Sender<Ask>,
     link: Option<link::Handle>,
+    /// Weak, since the node takes the filter off when nobody else has it any more.
+    dispatch: Option<Weak<Dispatch>>,
 }
 
 impl Control {
-    pub(super) fn new(node: &str, cluster: &Arc<Cluster>, asks: mpsc::Sender<Ask>, link: Option<link::Handle>) -> Self {
-        Self { node: node.into(), cluster: Arc::clone(cluster), asks, link }
+    pub(super) fn new(
+        node: &str,
+        cluster: &Arc<Cluster>,
+        asks: mpsc::Sender<Ask>,
+        link: Option<link::Handle>,
+        dispatch: Option<&Arc<Dispatch>>,
+    ) -> Self {
+        Self { node: node.into(), cluster: Arc::clone(cluster), asks, link, dispatch: dispatch.map(Arc::downgrade) }
     }
 
     /// How the node and its cluster stand.
@@ -37,6 +47,9 @@ impl Control {
     /// The node ends.
     pub async fn status(&self) -> anyhow::Result<Status> {
         let mut status: Status = self.ask(Ask::Status).await?;
+        if let Some(dispatch) = self.dispatch.as_ref().and_then(Weak::upgrade) {
+            status.dispatch = Some(dispatch_status(&dispatch)?);
+        }
         let Some(link) = &self.link else { return Ok(status) };
         let by_owner = sessions_by_owner(link).await;
         status.cluster_sessions = by_owner.values().sum();
@@ -237,6 +250,32 @@ pub(super) fn sets_of(table: &Table, slot: Slot) -> usize {
 /// A view's number and digest.
 pub(super) fn view_name(view: &View) -> String {
     format!("{}-{:08x}", view.id().number, view.id().digest >> 32)
+}
+
+fn dispatch_status(dispatch: &Dispatch) -> anyhow::Result<DispatchStatus> {
+    let interfaces = dispatch.attached().iter().map(|attached| DispatchInterface {
+        interface: attached.interface.clone(),
+        hook: match attached.hook {
+            Hook::Tc => "tc".to_owned(),
+            Hook::Xdp => "xdp".to_owned(),
+        },
+        keeper: match attached.keeper {
+            Keeper::Tcx => "tcx".to_owned(),
+            Keeper::Clsact => "clsact".to_owned(),
+        },
+        why: attached.why.clone(),
+    });
+    let mut frames: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for (reason, count) in dispatch.counters()? {
+        let verdict = match reason.action() {
+            Action::Pass => "pass",
+            Action::Take => "take",
+            Action::Answer => "answer",
+            Action::Drop => "drop",
+        };
+        frames.entry(verdict.to_owned()).or_default().insert(reason.label().to_owned(), count);
+    }
+    Ok(DispatchStatus { interfaces: interfaces.collect(), frames })
 }
 
 /// Sessions by the slot of the node that they live on, logins that are not complete included.

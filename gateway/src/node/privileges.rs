@@ -1,15 +1,19 @@
 //! Rights that a started node gives away for good.
 #![expect(unsafe_code, reason = "prctl, capget and capset, which rustix offers for one thread only")]
 
+use std::fs;
 use std::io;
 
 use anyhow::Context;
 
-/// What a running node needs: the TUN device, routes and settings (12), raw frames (13), the ports below 1024 (10), real
-/// time for the keepalives (23), and BPF maps (39).
-const KEPT: u64 = (1 << 12) | (1 << 13) | (1 << 10) | (1 << 23) | (1 << 39);
+use crate::api::Rights;
+
+/// What a running node needs, by number: see `docs/decisions/0022-rights-of-a-running-node.md`.
+const NEEDED: [(u8, &str); 5] =
+    [(10, "CAP_NET_BIND_SERVICE"), (12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (23, "CAP_SYS_NICE"), (39, "CAP_BPF")];
+const KEPT: u64 = (1 << 10) | (1 << 12) | (1 << 13) | (1 << 23) | (1 << 39);
 /// CAP_LAST_CAP of the newest kernels is 40; the kernel refuses what it does not know.
-const LAST: u64 = 63;
+const LAST: u8 = 63;
 
 /// Drops every capability besides those that a running node needs from the bounding set and from this thread, which the
 /// threads that it starts inherit. Call before any thread is started.
@@ -22,7 +26,7 @@ pub(super) fn drop_the_rest() -> anyhow::Result<()> {
             continue;
         }
         // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory.
-        let outcome = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        let outcome = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0, 0, 0) };
         if outcome != 0 {
             let error = io::Error::last_os_error();
             // A capability that this kernel does not know, or a process that may not change its bounding set.
@@ -52,6 +56,19 @@ pub(super) fn drop_the_rest() -> anyhow::Result<()> {
         return Err(io::Error::last_os_error()).context("give capabilities away");
     }
     Ok(())
+}
+
+/// What this process may do now, as the kernel says it.
+pub(super) fn rights() -> Rights {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let effective = value("CapEff:").and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(u64::MAX);
+    let name = |number: u8| {
+        let known = NEEDED.iter().find(|(known, _)| *known == number);
+        known.map_or_else(|| format!("capability {number}"), |(_, name)| (*name).to_owned())
+    };
+    let held = (0..=LAST).filter(|number| effective & (1 << number) != 0);
+    Rights { capabilities: held.map(name).collect(), can_gain: value("NoNewPrivs:") != Some("1") }
 }
 
 /// `struct __user_cap_header_struct` of linux/capability.h.

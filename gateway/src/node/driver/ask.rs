@@ -9,6 +9,7 @@ use super::gather::Moved;
 use super::*;
 use crate::api::{LeaseStatus, MemberStatus, SessionEntry, Status, ViewStatus};
 use crate::node::control::{sets_of, view_name};
+use crate::node::privileges;
 use crate::node::sessions::entry;
 use crate::replicated::pool::home_of_pool;
 
@@ -197,6 +198,8 @@ impl Driver {
             commits_waiting: self.waiting.len(),
             uptime_s: now.since(self.started).as_secs(),
             counters,
+            dispatch: None,
+            rights: privileges::rights(),
         }
     }
 }
