@@ -95,6 +95,8 @@ impl Drop for Lab {
         let Some(at) = active.iter().position(|id| *id == self.id) else { return };
         active.swap_remove(at);
         drop(active);
+        // The directory goes last: as long as it is there, whoever ends up here half-way is found by the next lab.
+        tear_down_network(&self.id);
         if std::thread::panicking() || std::env::var_os("LAB_KEEP").is_some() {
             let kept = PathBuf::from(KEPT);
             fs::create_dir_all(&kept).ok();
@@ -102,13 +104,14 @@ impl Drop for Lab {
                 eprintln!("lab: logs of this run are in {}", kept.join(&self.id).display());
             }
         }
-        tear_down(&self.id);
+        remove(&root().join(&self.id));
     }
 }
 
-/// Removes everything that belongs to labs whose process is gone.
-pub fn sweep() {
-    let Ok(entries) = fs::read_dir(root()) else { return };
+/// Removes everything that belongs to labs whose process is gone, and names them.
+pub fn sweep() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(root()) else { return Vec::new() };
+    let mut swept = Vec::new();
     for entry in entries.flatten() {
         let id = entry.file_name().to_string_lossy().into_owned();
         let recorded = fs::read_to_string(entry.path().join(PID_FILE)).unwrap_or_default();
@@ -116,17 +119,26 @@ pub fn sweep() {
             // Either it is being made just now, or it was cut off in that moment; an hour tells the two apart.
             if entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| t.elapsed().is_ok_and(|age| age > STALE)) {
                 tear_down(&id);
+                swept.push(id);
             }
             continue;
         };
         if Identity::of_process(pid).is_none_or(|identity| identity.0 != recorded) {
             tear_down(&id);
+            swept.push(id);
         }
     }
+    swept
 }
 
-/// Kills what runs in the namespaces of lab `id`, and removes them, its BPF pins and its directory.
+/// Removes all of lab `id`.
 fn tear_down(id: &str) {
+    tear_down_network(id);
+    remove(&root().join(id));
+}
+
+/// Kills what runs in the namespaces of lab `id`, and removes them and its BPF pins.
+fn tear_down_network(id: &str) {
     let prefix = format!("{PREFIX}{id}-");
     let listed = run::output(Command::new("ip").args(["netns", "list"])).unwrap_or_default();
     let names: Vec<&str> =
@@ -146,12 +158,14 @@ fn tear_down(id: &str) {
             eprintln!("lab: {error:#}");
         }
     }
-    for path in [PathBuf::from(BPFFS).join(format!("{PREFIX}{id}")), root().join(id)] {
-        if path.exists()
-            && let Err(error) = fs::remove_dir_all(&path)
-        {
-            eprintln!("lab: remove {}: {error}", path.display());
-        }
+    remove(&PathBuf::from(BPFFS).join(format!("{PREFIX}{id}")));
+}
+
+fn remove(directory: &Path) {
+    if directory.exists()
+        && let Err(error) = fs::remove_dir_all(directory)
+    {
+        eprintln!("lab: remove {}: {error}", directory.display());
     }
 }
 

@@ -2,6 +2,14 @@
 //!
 //! It needs no keys: SPI, sequence number and the explicit IV of an AEAD travel in the clear. [`Rules`] say what is
 //! protected, [`Report`] what was broken and how many packets were judged.
+//!
+//! That no (key, IV) leaves twice (I2) is judged without keys, too: a key belongs to one SPI. Each child SA draws its keys
+//! from nonces of its own (RFC 7296 §2.17), one for each direction, which is the SPI that the receiver chose; so an IV
+//! twice under one key is one twice under one SPI and destination. Of an IKE SA the pair of SPIs and the direction name the
+//! key (SK_ei or SK_er, RFC 7296 §2.14). The AEADs' salt is part of the key.
+//!
+//! That no inbound packet comes out twice (I3) shows at the receivers' ends, where each packet has its number, while a
+//! [`Repeater`] sends again what the clients have sent.
 
 mod capture;
 mod frame;

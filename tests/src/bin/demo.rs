@@ -1,4 +1,4 @@
-//! `./demo [enroll] [--once] [--json FILE]`
+//! `./demo [enroll|clean] [--once] [--json FILE]`
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Arguments {
-    /// What to show: the cluster, or with `enroll` a certificate by text (which ends by itself).
+    /// What to show: the cluster, or with `enroll` a certificate by text (which ends by itself). `clean` only cleans up.
     scene: Option<Scene>,
     /// Run the scenario of failures once, and exit with 0 if all went well.
     #[arg(long)]
@@ -23,12 +23,21 @@ struct Arguments {
 enum Scene {
     /// A certificate by text, from ticket to revocation.
     Enroll,
+    /// Nothing: remove what demos, benches and tests have left behind that were killed. The next one does the same.
+    Clean,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let figures = match arguments.scene {
         Some(Scene::Enroll) => lab::demo::enroll()?,
+        Some(Scene::Clean) => {
+            match lab::sweep().len() {
+                0 => println!("nothing was left behind"),
+                labs => println!("removed what {labs} killed runs had left behind"),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         None if arguments.once => lab::demo::once()?,
         None => {
             lab::demo::live()?;
