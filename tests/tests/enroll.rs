@@ -11,3 +11,8 @@ mod drift;
 mod sentences;
 #[path = "enroll/strongswan.rs"]
 mod strongswan;
+
+#[test]
+fn the_demo_goes_from_ticket_to_revocation_on_two_terminals() {
+    assert!(lab::demo::enroll().unwrap().all_met());
+}

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::enrollment::{Party, Said, Scratch, Terminal, text};
+use crate::enrollment::{Party, Said, Scratch, text};
 use crate::figures::{Bound, Figures};
 use crate::run;
 
@@ -67,6 +67,8 @@ impl Play {
         terminal.enter(&code.to_lowercase())?;
         terminal.expect("nothing is lost.")?;
         let screen = terminal.screen();
+        print_screen("alice", "$ ccvpn enroll");
+        print_screen("alice", &screen);
         let request = lines_of(&screen);
         ensure!(request.len() == 3, "a request has three lines: {request:?}");
         let json = self.alice.json(&["enroll"])?;
@@ -87,7 +89,9 @@ impl Play {
         }
         terminal.expect("they agree")?;
         terminal.enter("they agree")?;
-        screen_of("alice", terminal)?;
+        let (code, whole) = terminal.finish()?;
+        print_screen("alice", whole.strip_prefix(&screen).unwrap_or(&whole));
+        ensure!(code == Some(0), "the terminal's command ended with {code:?}");
         self.show("alice", &self.alice, &["profile", "show", "hq-vpn"])?;
 
         act("openssl, which knows nothing of all this, verifies what Alice's program rebuilt from ten lines.");
@@ -184,12 +188,12 @@ impl Play {
     fn run(&self, who: &str, party: &Party, arguments: &[&str]) -> Result<Said> {
         let program = if who == "admin" { "cryptocluster" } else { "ccvpn" };
         // The directories are the lab's; a person has the usual ones.
-        let shown = arguments.join(" ").replace(&self.scratch.path("").display().to_string(), "");
+        let quoted = |word: &&str| if word.contains(' ') { format!("\"{word}\"") } else { (*word).to_owned() };
+        let words: Vec<String> = arguments.iter().map(quoted).collect();
+        let shown = words.join(" ").replace(&self.scratch.path("").display().to_string(), "");
         println!("{who:>9} │ $ {program} {shown}");
         let said = party.run(arguments, "")?;
-        for line in said.out.lines().chain(said.err.lines()) {
-            println!("{who:>9} │ {line}");
-        }
+        print_screen(who, &format!("{}{}", said.out, said.err));
         Ok(said)
     }
 }
@@ -198,15 +202,10 @@ fn act(what: &str) {
     println!("\n== {what}\n");
 }
 
-/// Shows a whole terminal once its command has ended.
-fn screen_of(who: &str, terminal: Terminal) -> Result<()> {
-    let (code, screen) = terminal.finish()?;
-    println!("{who:>9} │ $ ccvpn enroll");
-    for line in screen.lines() {
+fn print_screen(who: &str, screen: &str) {
+    for line in screen.trim_end().lines() {
         println!("{who:>9} │ {line}");
     }
-    ensure!(code == Some(0), "the terminal's command ended with {code:?}");
-    Ok(())
 }
 
 /// The numbered lines of a message on a screen.
