@@ -44,12 +44,12 @@ fn recorded_requests_make_no_flood_of_answers() {
         let before = pair.wire.len();
         for _ in 0..100 {
             pair.deliver(RESPONDER, path(if place == 0 { 500 } else { 4500 }), &recorded);
-            pair.now = pair.now + Duration::from_millis(1);
+            pair.now += Duration::from_millis(1);
         }
         let answers = pair.wire.len() - before;
         assert_eq!(answers, 1, "of request {place}");
         assert_eq!(pair.nodes[RESPONDER].endpoint.counters().refused(Refusal::RepeatedTooSoon), 99);
-        pair.now = pair.now + Duration::from_millis(100);
+        pair.now += Duration::from_millis(100);
         pair.deliver(RESPONDER, path(if place == 0 { 500 } else { 4500 }), &recorded);
         assert_eq!(pair.wire.len() - before, 2, "an honest repetition later is answered");
     }

@@ -62,7 +62,7 @@ fn a_repeated_first_request_gets_the_same_answer_and_no_second_half_open_sa() {
     pair.cut();
     for _ in 0..3 {
         pair.deliver(RESPONDER, path, &request);
-        pair.now = pair.now + Duration::from_millis(500);
+        pair.now += Duration::from_millis(500);
     }
     let answers: Vec<_> = pair.wire.iter().filter(|(from, _)| *from == RESPONDER).map(|(_, d)| d.clone()).collect();
     assert_eq!(answers.len(), 3);
