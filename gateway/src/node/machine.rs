@@ -178,6 +178,8 @@ impl Settings {
         settings.set("ip_forward", "1");
         for interface in [&node.outside.name, &node.inside.name] {
             settings.set(&format!("conf/{interface}/send_redirects"), "0");
+            // RFC 4301 §5.2: what is routed into tunnels, or lies on the other side, is no source of packets in the clear here.
+            settings.set(&format!("conf/{interface}/rp_filter"), "1");
             // Announce the interface's own address, never the shared one.
             settings.set(&format!("conf/{interface}/arp_announce"), "2");
         }
