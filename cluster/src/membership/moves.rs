@@ -123,7 +123,7 @@ impl Seat {
         self.drive_moves(base, now);
     }
 
-    fn report_moves(&self, base: &mut Base, now: Time) {
+    fn report_moves(&mut self, base: &mut Base, now: Time) {
         let mut queueing: BTreeMap<Slot, Vec<(WorkSet, Epoch)>> = BTreeMap::new();
         let mut taken = Vec::new();
         for (set, moving) in &self.moves_in {
@@ -139,7 +139,14 @@ impl Seat {
             sets.truncate(MOVES_MAX);
             self.mail_to(base, slot, &Datagram::Moves { view, step: Step::Queueing, sets });
         }
-        if !taken.is_empty() && !self.is_master() {
+        if self.is_master() {
+            // What it took under the master before, it writes down itself.
+            for (set, epoch) in taken {
+                if !self.taken.contains(&(set, self.own, epoch)) {
+                    self.taken.push((set, self.own, epoch));
+                }
+            }
+        } else if !taken.is_empty() {
             taken.truncate(MOVES_MAX);
             self.mail_to(base, self.view.master(), &Datagram::Moves { view, step: Step::Taken, sets: taken });
         }

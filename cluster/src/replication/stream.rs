@@ -218,7 +218,9 @@ impl Peer {
     }
 
     pub(super) fn stalls_at(&self, last: u64, stall: Duration) -> Option<Time> {
-        (self.standing == Standing::Full && self.held < last && !self.told_slow).then(|| self.progress_at + stall)
+        // Commits wait for a learner that is counted, too, and it may have lost this node alone.
+        let waited_for = self.standing == Standing::Full || self.is_counted();
+        (waited_for && self.held < last && !self.told_slow).then(|| self.progress_at + stall)
     }
 
     pub(super) fn is_stalled(&mut self, now: Time, last: u64, stall: Duration) -> bool {
