@@ -391,7 +391,10 @@ pub enum ActError {
     #[error("this node is not in the cluster now: ask another node")]
     NoView,
     /// No member has that name.
-    #[error("no live member is named {0:?}: `cryptocluster status` lists them")]
+    #[error(
+        "{0} is not in the cluster now and owns nothing: nothing is to be moved. If it should be in, look whether it runs, and at \
+         its log"
+    )]
     Unknown(String),
 }
 

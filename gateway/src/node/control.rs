@@ -200,12 +200,7 @@ impl Control {
         if link.status().report.view.is_none() {
             bail!("{} is not in the cluster now and can give no orders to it: ask another node", self.node);
         }
-        place_of(link, name).with_context(|| {
-            format!(
-                "{name} is not in the cluster now and owns nothing: nothing is to be moved. If it should be in, look whether \
-                 it runs, and at its log"
-            )
-        })
+        place_of(link, name).ok_or_else(|| link::ActError::Unknown(name.to_owned()).into())
     }
 
     /// What all nodes have counted of moves; `None` if one does not say.
