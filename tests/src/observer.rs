@@ -8,7 +8,7 @@
 //! twice under one key is one twice under one SPI and destination. Of an IKE SA the pair of SPIs and the direction name the
 //! key (SK_ei or SK_er, RFC 7296 §2.14). The AEADs' salt is part of the key.
 //!
-//! That no inbound packet comes out twice (I3) shows at the receivers' ends, where each packet has its number, while a
+//! That no inbound packet comes out twice (I3, with its one exception) shows at the receivers' ends, by number, while a
 //! [`Repeater`] sends again what the clients have sent.
 
 mod capture;

@@ -163,8 +163,14 @@ const ATTACKER: &str = "evil";
 const ATTACKER_HOST: u8 = 66;
 /// Every so many packets of the clients are sent again …
 const REPEAT_NTH: u64 = 20;
-/// … after this time: beyond the 20 ms in which a take-over may let a repetition in (I3).
+/// … after this time.
 const REPEAT_AGE: Duration = Duration::from_millis(100);
+
+/// How many repetitions of one stream an unplanned take-over may let in: those of the packets that came in the last 20 ms
+/// before it, whose edge no other node had yet (I3).
+pub(super) fn exempt(rate: u32) -> f64 {
+    (f64::from(rate) * 0.020 / REPEAT_NTH as f64).ceil()
+}
 pub(super) const ECHO: SocketAddrV4 = SocketAddrV4::new(SERVER, 7);
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// A session that answers nothing for this long is lost.
