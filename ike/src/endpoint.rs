@@ -202,6 +202,11 @@ impl Endpoint {
             self.core.counters.count(Refusal::NotOwned);
             return;
         }
+        // Before anything is done with its octets.
+        if datagram.len() > init::REQUEST_LEN_MAX {
+            self.core.counters.count(Refusal::TooLong);
+            return;
+        }
         if let Some(sa) = self.half_open.get(&Opened::of(path.remote, datagram)).and_then(|ike| self.sas.get_mut(ike)) {
             // Once IKE_AUTH was answered the cache holds that answer.
             let answered = if sa.state.next_expected == 1 {

@@ -30,7 +30,7 @@ const COOKIE_PERIOD_S: u64 = 60;
 const NONCE_LEN: usize = 32;
 /// Octets of a first request at the most: it is kept until its sender is authenticated, who may be anybody. Our bound;
 /// strongSwan's default with all of its proposals has about 1,200.
-const REQUEST_LEN_MAX: usize = 4096;
+pub(crate) const REQUEST_LEN_MAX: usize = 4096;
 /// Hash algorithms of a peer that we remember. Our bound; IANA lists fewer.
 const PEER_HASHES_MAX: usize = 16;
 
@@ -108,10 +108,6 @@ pub(crate) fn on_request(
     datagram: &[u8],
     load: Load,
 ) -> Option<Box<Sa>> {
-    if datagram.len() > REQUEST_LEN_MAX {
-        core.counters.count(Refusal::TooLong);
-        return None;
-    }
     let mut r = Reader::new(datagram.get(28..)?);
     let payloads = match Payloads::decode(header.next_payload, &mut r) {
         Ok(payloads) => payloads,
