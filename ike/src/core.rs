@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use wire::{Change, CommitId, RecordId, RecordKind, Spi, Tenure, Time, WorkSet, Writer};
 
+use crate::children::Children;
 use crate::config::{Config, Connection, RemoteSelectors};
 use crate::counters::Counters;
 use crate::deadline::Deadline;
@@ -29,7 +30,7 @@ pub(crate) struct Core {
     pub(crate) tenures: HashMap<WorkSet, Tenure>,
     pub(crate) wall_clock: Option<(Time, Duration)>,
     /// Which SA a child belongs to, by our SPI.
-    pub(crate) children: HashMap<Spi, u64>,
+    pub(crate) children: Children,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) events: Vec<Event>,
     pub(crate) counters: Counters,
@@ -68,7 +69,7 @@ impl Core {
             rng: StdRng::from_seed(seed),
             tenures: HashMap::new(),
             wall_clock: None,
-            children: HashMap::new(),
+            children: Children::default(),
             outputs: VecDeque::new(),
             events: Vec::new(),
             counters: Counters::default(),
@@ -169,7 +170,7 @@ impl Core {
     pub(crate) fn draw_child_spi(&mut self, home: WorkSet) -> Spi {
         loop {
             let spi = Spi::draw(home, &mut self.rng);
-            if !self.children.contains_key(&spi) {
+            if self.children.get(spi).is_none() {
                 return spi;
             }
         }

@@ -281,7 +281,7 @@ impl Endpoint {
 
     /// Tells that authenticated ESP of the child `spi_in` came from `path` (RFC 7296 §2.23).
     pub fn handle_path_change(&mut self, now: Time, spi_in: Spi, path: Path) {
-        let Some(sa) = self.core.children.get(&spi_in).and_then(|ike| self.sas.get_mut(ike)) else { return };
+        let Some(sa) = self.core.children.get(spi_in).and_then(|ike| self.sas.get_mut(&ike)) else { return };
         if schedule::follow(&mut self.core, sa, path) == Followed::Yes {
             self.core.store(now, sa);
         }
@@ -289,7 +289,7 @@ impl Endpoint {
 
     /// The datapath asks for new keys: bytes, packets, sequence numbers or IVs of that child run out.
     pub fn handle_exhaustion(&mut self, now: Time, spi_in: Spi) {
-        let Some(ike) = self.core.children.get(&spi_in).copied() else { return };
+        let Some(ike) = self.core.children.get(spi_in) else { return };
         if let Some(sa) = self.sas.get_mut(&ike) {
             if let Some(child) = sa.state.child_mut(spi_in).filter(|c| c.fate == ChildFate::Active) {
                 child.rekey_at = Deadline::at(now);
@@ -396,13 +396,13 @@ impl Endpoint {
     /// Whether a child SA of an owned set has that inbound SPI; after a take-over, ESP SAs without one are removed.
     #[must_use]
     pub fn has_child(&self, spi_in: Spi) -> bool {
-        self.core.children.contains_key(&spi_in)
+        self.core.children.get(spi_in).is_some()
     }
 
     /// Tells that the datapath has no such pair after a take-over, because its record was lost or cannot be read: the peer is
     /// told that it is gone, and a session without any pair ends.
     pub fn handle_missing_child(&mut self, now: Time, spi_in: Spi) {
-        let Some(ike) = self.core.children.get(&spi_in).copied() else { return };
+        let Some(ike) = self.core.children.get(spi_in) else { return };
         if let Some(sa) = self.sas.get_mut(&ike) {
             if let Some(child) = sa.state.child_mut(spi_in) {
                 child.fate = ChildFate::WeDelete(Reason::RecordLost);
@@ -415,7 +415,7 @@ impl Endpoint {
 
     /// The inbound SPIs of the child SAs that live in `set`.
     pub fn children_of(&self, set: WorkSet) -> impl Iterator<Item = Spi> {
-        self.core.children.keys().copied().filter(move |spi_in| spi_in.work_set() == set)
+        self.core.children.of(set)
     }
 
     /// Every session, for the operator.
@@ -451,7 +451,7 @@ impl Endpoint {
         let mut changed = vec![ike];
         loop {
             for (spi_in, reason) in std::mem::take(&mut self.core.removed) {
-                self.core.children.remove(&spi_in);
+                self.core.children.remove(spi_in);
                 self.core.output(Output::RemoveChild { spi_in, reason });
             }
             for sa in std::mem::take(&mut self.core.spawned) {
@@ -512,7 +512,7 @@ impl Endpoint {
             self.half_open.remove(&key);
         }
         for child in &sa.state.children {
-            self.core.children.remove(&child.spi_in);
+            self.core.children.remove(child.spi_in);
         }
         if self.moved_sessions.get(&sa.state.session) == Some(&ike) {
             self.moved_sessions.remove(&sa.state.session);

@@ -37,6 +37,7 @@
 
 mod authenticate;
 mod child;
+mod children;
 mod config;
 mod core;
 mod counters;
