@@ -53,13 +53,15 @@ impl Specimens {
     pub fn attack(&self, host: &Namespace, targets: &[IpAddr], count: usize, seed: u64) -> Result<Tally> {
         ensure!(!self.datagrams.is_empty() && !targets.is_empty(), "there is no specimen or no target");
         let socket = host.within(|| UdpSocket::bind(("0.0.0.0", 0)).context("a socket for the attack"))?;
+        let classes = self.classes();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut tally = Tally::default();
         let start = Instant::now();
         for (number, target) in (0..count).zip(targets.iter().cycle()) {
-            let (port, specimen) = &self.datagrams[below(&mut rng, self.datagrams.len())];
+            let (port, specimens) = &classes[below(&mut rng, classes.len())];
+            let specimen = specimens[below(&mut rng, specimens.len())];
             let (_, other) = &self.datagrams[below(&mut rng, self.datagrams.len())];
-            let mut datagram = specimen.clone();
+            let mut datagram = specimen.to_vec();
             damage(&mut datagram, other, &mut rng, &mut tally);
             *tally.sent.entry(*port).or_default() += 1;
             // A full queue, or an ICMP error for an earlier one, is what an attacker lives with.
@@ -70,6 +72,19 @@ impl Specimens {
             }
         }
         Ok(tally)
+    }
+}
+
+impl Specimens {
+    /// The specimens by port and protocol, so that each protocol gets its share of an attack, however seldom it was seen.
+    fn classes(&self) -> Vec<(u16, Vec<&[u8]>)> {
+        let mut classes: BTreeMap<(u16, bool), Vec<&[u8]>> = BTreeMap::new();
+        for (port, datagram) in &self.datagrams {
+            // RFC 3948 §2.2: on port 4500, IKE stands behind four octets of zero, and ESP does not.
+            let is_esp = *port == 4500 && !datagram.starts_with(&[0; 4]);
+            classes.entry((*port, is_esp)).or_default().push(datagram);
+        }
+        classes.into_iter().map(|((port, _), specimens)| (port, specimens)).collect()
     }
 }
 
