@@ -17,8 +17,6 @@
 mod checksum;
 mod coalesce;
 mod counters;
-#[cfg(feature = "key-log")]
-mod key_log;
 mod mailbox;
 mod moving;
 mod offload;
@@ -34,7 +32,6 @@ mod worker;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -75,8 +72,6 @@ pub struct DatapathConfig {
     pub addresses: Vec<IpAddr>,
     /// How many threads; one per core.
     pub workers: NonZeroUsize,
-    /// Where session keys are written for the lab's observer; refused without the build feature `key-log`.
-    pub key_log: Option<PathBuf>,
 }
 
 /// A pair of ESP SAs to install.
@@ -164,8 +159,6 @@ pub struct Datapath {
     counters: Vec<Arc<WorkerCounters>>,
     threads: Vec<JoinHandle<()>>,
     pairs: Mutex<Pairs>,
-    #[cfg(feature = "key-log")]
-    key_log: Option<key_log::KeyLog>,
 }
 
 /// What the control side knows of installed pairs.
@@ -187,10 +180,6 @@ impl Datapath {
     /// # Errors
     /// A device, a socket or a right is missing; the text says which and what to do.
     pub fn start(config: &DatapathConfig, sink: EventSink) -> anyhow::Result<Self> {
-        #[cfg(not(feature = "key-log"))]
-        if config.key_log.is_some() {
-            bail!("this build does not write session keys: remove the key log from the configuration");
-        }
         let workers = config.workers.get();
         let locals: Vec<SocketAddr> = config
             .addresses
@@ -231,8 +220,6 @@ impl Datapath {
             counters: (0..workers).map(|_| Arc::new(WorkerCounters::new())).collect(),
             threads: Vec::new(),
             pairs: Mutex::default(),
-            #[cfg(feature = "key-log")]
-            key_log: config.key_log.as_deref().map(key_log::KeyLog::open).transpose()?,
         };
         for (index, (tun, sockets)) in tuns.into_iter().zip(sockets).enumerate() {
             let mut seed = [0; 32];
@@ -261,10 +248,6 @@ impl Datapath {
         let sa = Arc::new(OutboundSa::new(initial, *tenure, start)?);
         let inbound = InboundSa::new(initial, start)?;
         let (spi_in, path) = (initial.spi_in, Path { local: initial.path_local, remote: initial.path_remote });
-        #[cfg(feature = "key-log")]
-        if let Some(log) = &self.key_log {
-            log.write(initial);
-        }
         let mut pairs = self.pairs();
         if let Some(slot) = pairs.unproven {
             match start {

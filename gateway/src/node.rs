@@ -12,7 +12,7 @@ use auth::x509::Certificate;
 use ike::RemoteSelectors;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 use wire::Prefix;
 
 use self::driver::{Ask, Driver, Inputs};
@@ -172,6 +172,9 @@ async fn serve(
     let handle = link.as_ref().map(ClusterLink::handle);
     let control = Control::new(&node.name, &cluster, asks.clone(), handle, dispatch.as_ref());
     socket.serve(api::router(Shared { control, logs }));
+    if cfg!(feature = "planted-double-use") {
+        warn!("this build uses sequence numbers twice on purpose, for the lab: never let it carry traffic of worth");
+    }
     info!(
         node = node.name,
         cluster = cluster.name,
@@ -227,7 +230,6 @@ fn datapath_config(node: &Node, cluster: &Cluster) -> DatapathConfig {
         routes,
         addresses: vec![cluster.outside.address],
         workers: NonZeroUsize::new(node.workers).unwrap_or(cores),
-        key_log: node.key_log.clone(),
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Node {
     namespace: Namespace,
     cables: Vec<Cable>,
     directory: PathBuf,
+    /// Another program than the one that was built beside this one.
+    program: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -189,6 +191,13 @@ impl Cluster {
             cluster.nodes.push(node);
         }
         Ok(cluster)
+    }
+
+    /// Has all nodes run `program` from their next start on.
+    pub fn run_program(&mut self, program: &Path) {
+        for node in &mut self.nodes {
+            node.program = Some(program.to_owned());
+        }
     }
 
     /// Starts all nodes and waits until they form one view that owns all work sets.
@@ -482,7 +491,7 @@ esp = ["aes128gcm16"]
             run = directory.display(),
             pins = pins.display(),
         );
-        let node = Node { name, namespace, cables, directory, process: None };
+        let node = Node { name, namespace, cables, directory, program: None, process: None };
         fs::write(node.config_file(), text)?;
         Ok(node)
     }
@@ -506,7 +515,8 @@ impl Node {
     /// # Errors
     /// It is not built, or ends at once.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(gateway_program()?);
+        let program = self.program.clone().map_or_else(gateway_program, Ok)?;
+        let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(self.config_file());
         self.process = Some(Process::start(&self.namespace, &mut command, &self.log_file())?);
         let socket = self.socket();
@@ -683,10 +693,15 @@ pub fn gateway_program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CRYPTOCLUSTER") {
         return Ok(path.into());
     }
-    let own = std::env::current_exe().context("find the running program")?;
-    // Test programs are one directory deeper.
-    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join("cryptocluster")).find(|p| p.exists());
-    found.context("the program cryptocluster is not built: run `cargo build --release -p gateway`")
+    run::program("cryptocluster", "cargo build --release -p gateway")
+}
+
+/// The gateway program with a planted fault, which the observer must find: an heir uses sequence numbers again.
+///
+/// # Errors
+/// It is not built.
+pub fn planted_program() -> Result<PathBuf> {
+    run::program("cryptocluster-planted", "scripts/build-planted --workspace")
 }
 
 /// What a strongSwan client is to be that connects to the cluster's address.

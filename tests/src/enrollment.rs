@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::cluster::gateway_program;
+use crate::run;
 pub use terminal::Terminal;
 
 /// A directory that goes with all that is in it.
@@ -93,7 +95,7 @@ impl Party {
     /// The program is not built.
     pub fn administrator(store: &Path) -> Result<Self> {
         let place = ["--store".to_owned(), store.display().to_string()];
-        Ok(Self { program: built("cryptocluster", "gateway")?, place })
+        Ok(Self { program: gateway_program()?, place })
     }
 
     /// A device: `ccvpn` with a directory.
@@ -101,7 +103,10 @@ impl Party {
     /// # Errors
     /// The program is not built.
     pub fn device(home: &Path) -> Result<Self> {
-        Ok(Self { program: built("ccvpn", "client")?, place: ["--home".to_owned(), home.display().to_string()] })
+        Ok(Self {
+            program: run::program("ccvpn", "cargo build --release -p client")?,
+            place: ["--home".to_owned(), home.display().to_string()],
+        })
     }
 
     /// The command with these arguments; those with white space stay one.
@@ -171,11 +176,4 @@ pub fn make_ca(administrator: &Party, cluster: &str, gateway: &str) -> Result<()
 pub fn text(answer: &Value, name: &str) -> Result<String> {
     let found = answer.get(name).and_then(Value::as_str).map(str::to_owned);
     found.with_context(|| format!("{name} in {answer}"))
-}
-
-/// Where a program of this workspace was built: beside the running one.
-fn built(program: &str, package: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("find the running program")?;
-    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(program)).find(|path| path.exists());
-    found.with_context(|| format!("the program {program} is not built: run `cargo build --release -p {package}`"))
 }

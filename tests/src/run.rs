@@ -1,11 +1,23 @@
 //! Runs commands and waits for conditions; nothing in the lab sleeps for a guessed time.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+
+/// Where a program of this workspace was built: beside the running one.
+///
+/// # Errors
+/// It was not built; the error says how it is: `build`.
+pub fn program(name: &str, build: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find the running program")?;
+    // Test programs are one directory deeper.
+    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.exists());
+    found.with_context(|| format!("the program {name} is not built: run `{build}`"))
+}
 
 /// Runs a command to its end and returns what it wrote to standard output.
 ///

@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
-use lab::cluster::{Client, Cluster, SERVER};
+use lab::cluster::{Client, Cluster, SERVER, planted_program};
 use lab::echo::{EchoServer, Prober};
 use lab::observer::{Observer, Report, Rule};
 use lab::run;
@@ -22,7 +22,10 @@ struct Scene {
 
 impl Scene {
     fn set() -> Self {
-        let mut cluster = Cluster::build(3).unwrap();
+        Self::set_in(Cluster::build(3).unwrap())
+    }
+
+    fn set_in(mut cluster: Cluster) -> Self {
         let client = cluster.client(1).unwrap();
         let observer = Observer::start(&cluster.outside, cluster.rules()).unwrap();
         cluster.start().unwrap();
@@ -110,4 +113,17 @@ fn a_node_that_is_cut_off_stays_silent_and_comes_back_to_those_that_went_on() {
     scene.cluster.await_formed(Duration::from_secs(20)).unwrap();
     scene.flow_for(Duration::from_millis(500));
     scene.end();
+}
+
+#[test]
+fn an_heir_that_uses_sequence_numbers_again_is_found_by_the_observer() {
+    let mut cluster = Cluster::build(3).unwrap();
+    cluster.run_program(&planted_program().unwrap());
+    let mut scene = Scene::set_in(cluster);
+    assert_eq!(scene.observer.broken(), 0);
+    let owner = scene.cluster.owner_of(CLIENT_ID).unwrap();
+    scene.cluster.node(&owner).unwrap().kill();
+    run::wait_for("a double use on the wire", Duration::from_secs(10), || (scene.observer.broken() > 0).then_some(()))
+        .unwrap();
+    assert!(scene.observer.finish().unwrap().count(Rule::SequenceTwice) > 0);
 }

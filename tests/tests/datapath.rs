@@ -73,7 +73,6 @@ impl Node {
             routes: vec!["10.8.0.0/16".parse()?],
             addresses: vec![address.parse()?],
             workers: NonZeroUsize::new(2).unwrap(),
-            key_log: None,
         };
         let sink = move |event| drop(sender.send(event));
         let datapath = namespace.within(|| Datapath::start(&config, Arc::new(sink)))?;

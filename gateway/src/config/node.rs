@@ -37,8 +37,6 @@ pub struct Node {
     pub workers: usize,
     /// What is logged, and how.
     pub log: (Level, Format),
-    /// Where session keys are written for a wire observer. Only a lab's build takes it.
-    pub key_log: Option<PathBuf>,
 }
 
 /// A network interface and this node's own address on it.
@@ -97,15 +95,6 @@ impl Node {
             },
             None => Tun { name: "ccluster0".into(), mtu: 1400 },
         };
-        if let Some(key_log) = &raw.key_log
-            && !cfg!(feature = "key-log")
-        {
-            return Err(document.refuse(
-                key_log.span(),
-                "this build does not write session keys",
-                "remove the line; only a lab's build with the feature key-log takes it",
-            ));
-        }
         let log = raw.log.unwrap_or_default();
         Ok(Self {
             name: document.value(&raw.name, values::NAME, values::name)?,
@@ -127,7 +116,6 @@ impl Node {
             tun,
             workers: raw.workers.unwrap_or(0),
             log: (log.level, log.format),
-            key_log: raw.key_log.map(|path| document.beside(path.get_ref())),
         })
     }
 }
@@ -141,7 +129,6 @@ struct RawNode {
     pin_directory: Option<String>,
     attachment: Option<RawAttachment>,
     workers: Option<usize>,
-    key_log: Option<Spanned<String>>,
     outside: RawInterface,
     inside: RawInterface,
     cluster: Option<RawInterface>,

@@ -107,12 +107,6 @@ fn a_refusal_names_line_column_field_and_what_is_allowed() {
 }
 
 #[test]
-fn a_key_log_is_refused_by_a_build_without_it() {
-    let text = format!("key_log = \"keys\"\n{NODE}");
-    assert_eq!(node(&text).is_ok(), cfg!(feature = "key-log"));
-}
-
-#[test]
 fn a_cluster_document_reads_whole() {
     let directory = Directory::new("whole");
     let cluster = directory.cluster(CLUSTER).unwrap();

@@ -58,6 +58,7 @@ impl Adopted {
             let Some(edge) = leases.get(&u128::from(spi_in.0)).copied() else { continue };
             let start = match exact.remove(&spi_in) {
                 Some(state) => Start::HandOver(state),
+                None if cfg!(feature = "planted-double-use") => Start::New { edge },
                 None => Start::TakeOver { edge, inbound_edge: adopted.edges.edge(spi_in) },
             };
             adopted.pairs.push((initial, start));

@@ -41,7 +41,10 @@ pub(super) fn run() -> Result<Figures> {
     let (report, repeated) = scene.judgement()?;
     pauses.report(&mut figures, &report)?;
     observed(&mut figures, &report, repeated);
-    figures.add("planted_double_use_found", scene.plant()? as f64, "", Some(Bound::AtLeast(1.0)));
+    figures.add("planted_repetition_found", scene.plant()? as f64, "", Some(Bound::AtLeast(1.0)));
+    drop(scene);
+    let found = failures::planted_double_use()?;
+    figures.add("planted_double_use_found", found as f64, "", Some(Bound::AtLeast(1.0)));
     Ok(figures)
 }
 
@@ -78,6 +81,7 @@ fn renegotiations(figures: &mut Figures, scene: &Scene) {
 }
 
 fn observed(figures: &mut Figures, report: &Report, repeated: u64) {
+    report.print();
     figures.add("violations", report.broken as f64, "", Some(Bound::AtMost(0.0)));
     figures.add("packets_judged", report.judged as f64, "packets", Some(Bound::AtLeast(1.0)));
     figures.add("esp_judged", report.esp as f64, "packets", Some(Bound::AtLeast(1.0)));

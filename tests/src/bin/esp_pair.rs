@@ -56,7 +56,6 @@ fn main() -> Result<()> {
         routes: vec![theirs],
         addresses: vec![arguments.local],
         workers: arguments.workers,
-        key_log: None,
     };
     let (events, low) = mpsc::channel();
     let sink = move |event: Event| {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::scene::{ECHO, SILENCE_MAX, Scene, Watched, exempt, observe};
 use super::{FAILURES, RATE, RETURN_MAX, SESSIONS, WARM_UP, WINDOW};
 use crate::figures::{Bound, Figures, median};
+use crate::observer::Rule;
 
 /// What all failures gave.
 #[derive(Default)]
@@ -150,12 +151,28 @@ impl Failures {
     }
 }
 
+/// Lets a program that uses sequence numbers twice take a killed node's sessions over, and returns how many double uses the
+/// observer finds.
+pub(super) fn planted_double_use() -> Result<usize> {
+    let mut scene = Scene::set_with_planted_fault(PLANTED_SESSIONS)?;
+    let victim = scene.cluster.master()?;
+    let hit = watch_one(&mut scene, &victim, false)?;
+    observe(WARM_UP);
+    scene.cluster.node(&victim)?.kill();
+    observe(WINDOW);
+    scene.unwatch(hit);
+    Ok(scene.judgement()?.0.count(Rule::SequenceTwice))
+}
+
 /// A stream through a session that lives on `node`, or anywhere else.
 fn watch_one(scene: &mut Scene, node: &str, elsewhere: bool) -> Result<Watched> {
     let address = scene.sessions_at(node, elsewhere).next();
     let address = address.ok_or_else(|| anyhow::anyhow!("no session lives on such a node"))?;
     scene.watch(address, RATE)
 }
+
+/// Sessions of which each node has some.
+const PLANTED_SESSIONS: usize = 60;
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3

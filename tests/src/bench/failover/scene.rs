@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use wire::Spi;
 
-use crate::cluster::{Cluster, OUTSIDE_ADDRESS, SERVER};
+use crate::cluster::{Cluster, OUTSIDE_ADDRESS, SERVER, planted_program};
 use crate::echo::EchoServer;
 use crate::load::{InsideEnd, Load, Streamed};
 use crate::namespace::Namespace;
@@ -44,7 +44,17 @@ pub(super) struct BothWays {
 impl Scene {
     /// Starts the cluster and opens `sessions`. The observer sees all of it.
     pub(super) fn set(sessions: usize) -> Result<Self> {
+        Self::set_in(Cluster::build(3)?, sessions)
+    }
+
+    /// The same with a program that commits double use.
+    pub(super) fn set_with_planted_fault(sessions: usize) -> Result<Self> {
         let mut cluster = Cluster::build(3)?;
+        cluster.run_program(&planted_program()?);
+        Self::set_in(cluster, sessions)
+    }
+
+    fn set_in(mut cluster: Cluster, sessions: usize) -> Result<Self> {
         let outside = cluster.outside_host("load", LOAD_HOST)?;
         let attacker = cluster.outside_host(ATTACKER, ATTACKER_HOST)?;
         let rules = Rules { attackers: vec![ATTACKER.to_owned()], ..cluster.rules() };
@@ -125,7 +135,6 @@ impl Scene {
     pub(super) fn judgement(&mut self) -> Result<(Report, u64)> {
         let repeated = self.repeater.take().context("the attack has ended already")?.finish()?;
         let report = self.observer.take().context("the observation has ended already")?.finish()?;
-        report.print();
         Ok((report, repeated))
     }
 }
