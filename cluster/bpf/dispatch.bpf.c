@@ -6,7 +6,7 @@
  * it on if this node owns that set and holds a lease; `egress` is the other half of the fence. The program is pinned, so
  * both outlive the process: when that dies, its lease runs out and the node is silent.
  *
- * The same decisions in Rust are cluster/src/dispatch; a test feeds both the same frames. Table: ARCHITECTURE.md.
+ * The same decisions in Rust are cluster/src/dispatch; a test feeds both the same frames. Its table says who takes what.
  */
 #include "frame.h"
 

@@ -26,7 +26,7 @@ pub struct Policy {
     pub resend: Duration,
     /// How often a node without a view asks to join.
     pub join_interval: Duration,
-    /// How long an offer to found the cluster stands open for objection (seed 001).
+    /// How long an offer to found the cluster stands open for objection.
     pub offer: Duration,
     /// How long a node that starts without a view waits for those that it knows.
     pub founding_wait: Duration,
@@ -86,6 +86,6 @@ pub const SKEW: Duration = Duration::from_millis(5);
 pub enum LoneSurvivor {
     /// It goes on, unproven.
     Serve,
-    /// It waits for the others or for the operator's word.
+    /// It waits for the others.
     Wait,
 }

@@ -1,8 +1,8 @@
 //! How a view is agreed on: single-decree Paxos for each view number, with the lease's waits in the acceptor.
 //!
-//! Whoever would be master of what it hears proposes. A promise binds to no older ballot; an acceptance is the vote that
-//! DESIGN §3 speaks of: given only when everybody that the new view removes has been silent for L + 2 ms, and the view
-//! before has stood as long. Any quorum of the view before decides; every member counts for itself.
+//! Whoever would be master of what it hears proposes. A promise binds to no older ballot; an acceptance is the vote,
+//! given only when everybody that the new view removes has been silent for L + 2 ms, and the view before has stood as
+//! long. Any quorum of the view before decides; every member counts for itself.
 
 use wire::{Slot, Time};
 

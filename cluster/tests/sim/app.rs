@@ -1,4 +1,4 @@
-//! What runs on each simulated node: sessions with message ids and sequence leases, as DESIGN §4 has them.
+//! What runs on each simulated node: sessions with message ids and sequence leases, as the gateway has them.
 
 use std::collections::{BTreeMap, VecDeque};
 

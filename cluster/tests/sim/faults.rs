@@ -1,4 +1,4 @@
-//! The faults of FAULTS.md that a run injects, one every few seconds, some on top of another.
+//! The faults that a run injects (numbers: cluster/README.md), one every few seconds, some on top of another.
 
 use cluster::membership::Link;
 

@@ -1,4 +1,4 @@
-//! The invariants of FAULTS.md, judged at each packet that leaves a node (I1, I2, I10), at each request (I6) and ten
+//! The invariants of ARCHITECTURE.md, judged at each packet that leaves a node (I1, I2, I10), at each request (I6) and ten
 //! seconds after the faults have stopped (I11).
 
 use std::collections::{BTreeMap, HashMap};

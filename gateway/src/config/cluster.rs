@@ -95,7 +95,7 @@ pub enum LoneSurvivor {
     /// It goes on after two seconds in which nobody else was found.
     #[default]
     Serve,
-    /// It waits for the operator's word.
+    /// It waits for the others.
     Wait,
 }
 

@@ -138,7 +138,7 @@ impl Worker {
             return;
         }
         match origin {
-            // It was handed on once; DESIGN §2: one hop.
+            // It was handed on once; a second hop could go round in circles.
             Origin::Node => self.counters.count_drop(DropReason::UnknownSpi, 1),
             Origin::Worker => {
                 if self.may_tell_unknown(DropReason::UnknownSpi) {

@@ -30,7 +30,7 @@ const OUTER_BUFFER: usize = 65_535;
 const TURN_READS_MAX: usize = 16;
 /// Rounds in which a worker empties its queues when a set is stopped or started.
 const DRAIN_ROUNDS_MAX: usize = 1024;
-/// How often inbound edges are told (DESIGN §4: every 10 to 20 ms).
+/// How often inbound edges are told: what came after the last of them can be repeated once after a crash (invariant I3).
 const EDGES_PERIOD: Duration = Duration::from_millis(10);
 /// The longest sleep; nothing depends on it.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
