@@ -36,7 +36,7 @@ pub struct CaOrder<'a> {
 pub enum RootKeeping<'a> {
     /// No: the CA signs itself.
     None,
-    /// Yes: its sealed key goes into this file, to be kept offline.
+    /// Yes: its sealed key is kept offline in this file, which is written with the store and read at a rollover.
     File(&'a Path),
 }
 
@@ -142,11 +142,13 @@ impl Store {
             .collect()
     }
 
-    /// Makes the CA that issues from now on. The one before it stays until it expires: what it issued stays good, it
-    /// signs its own revocation list, and it certifies the new one's key for those who trust only it.
+    /// Makes the CA that issues from now on; below a root, the root signs it, and it ends with the root at the latest. The
+    /// one before it stays until it expires: what it issued stays good, it signs its own revocation list, and it certifies
+    /// the new one's key for those who trust only it.
     ///
     /// # Errors
-    /// The CA's key cannot be opened, there is a root (whose key is elsewhere), or something cannot be written.
+    /// A key cannot be opened, the order is silent about a root that there is or names one that there is not, or something
+    /// cannot be written.
     pub async fn roll_over(
         &mut self,
         context: &Context,
@@ -154,18 +156,25 @@ impl Store {
         unlock: &mut dyn Unlock,
     ) -> Result<AuthorityEntry, ControlError> {
         let old = self.open_authority(unlock).await?;
-        if old.rank() != Rank::Sole {
-            return Err(ControlError::KeyElsewhere);
-        }
+        let root = match (old.rank(), order.root) {
+            (Rank::Sole, RootKeeping::None) => None,
+            (Rank::Sole, RootKeeping::File(_)) => return Err(ControlError::NoRoot),
+            (Rank::Online, RootKeeping::File(file)) => Some(self.open_root(file, order.opener).await?),
+            (Rank::Online, RootKeeping::None) | (Rank::Root, _) => return Err(ControlError::RootNeeded),
+        };
         let cluster = self.cluster.clone();
         let mut transaction = self.begin(context).await?;
         sqlx::query("UPDATE authority SET standing = 'retiring' WHERE standing = 'issuing'")
             .execute(&mut *transaction)
             .await?;
-        let (id, new) = make_authority(&mut transaction, context, &cluster, order).await?;
-        let first = u64::from(validity(context.now, 1)?.start_day());
-        let last = old.expiry_day()?.min(new.expiry_day()?);
-        let days = last.checked_sub(first).and_then(|days| u16::try_from(days).ok()).unwrap_or(0).min(DAYS_MAX);
+        let (id, new) = match &root {
+            None => make_authority(&mut transaction, context, &cluster, order).await?,
+            Some(root) => {
+                let days = order.days.min(days_until(context, root.expiry_day()?)?);
+                make_online(&mut transaction, context, root, &CaOrder { days, ..*order }).await?
+            }
+        };
+        let days = days_until(context, old.expiry_day()?.min(new.expiry_day()?))?;
         let serial = Serial::draw(&mut rng()?);
         let bridge = old.certify_successor(&new, serial, validity(context.now, days)?)?;
         sqlx::query("UPDATE authority SET bridge = ?1 WHERE id = ?2")
@@ -176,6 +185,17 @@ impl Store {
         transaction.commit().await?;
         let mut authorities = self.authorities().await?.into_iter();
         authorities.next().ok_or(ControlError::Record("authority"))
+    }
+
+    /// Opens the root's key, which is kept in a file elsewhere.
+    async fn open_root(&mut self, file: &Path, opener: Opener<'_>) -> Result<Authority, ControlError> {
+        let row = sqlx::query("SELECT certificate FROM authority WHERE standing = 'root' ORDER BY id DESC")
+            .fetch_optional(&mut self.connection)
+            .await?;
+        let certificate = Row(row.ok_or(ControlError::Record("authority"))?).octets("certificate")?;
+        let pkcs8 = open_key(read_secret(file)?.expose(), opener)?;
+        let key = AuthorityKey::from_pkcs8(pkcs8.expose())?;
+        Ok(Authority::load(self.cluster.clone(), Rank::Root, certificate, key)?)
     }
 
     /// Whether the issuing CA's key is sealed under a passphrase, and not under a key file.
@@ -249,25 +269,58 @@ async fn make_authority(
     cluster: &ClusterName,
     order: &CaOrder<'_>,
 ) -> Result<(i64, Authority), ControlError> {
-    let mut rng = rng()?;
     let validity = validity(context.now, order.days)?;
-    let mut draw =
-        || -> Result<_, ControlError> { Ok((AuthorityKey::draw(order.algorithm, &mut rng)?, Serial::draw(&mut rng))) };
-    let (key, serial) = draw()?;
-    let (authority, serial) = match order.root {
-        RootKeeping::None => (Authority::create(cluster.clone(), Rank::Sole, key, serial, validity)?, serial),
+    let (key, serial) = draw(order.algorithm)?;
+    match order.root {
+        RootKeeping::None => {
+            let sole = Authority::create(cluster.clone(), Rank::Sole, key, serial, validity)?;
+            let id = insert_issuing(connection, context, &sole, serial, validity, order.opener).await?;
+            Ok((id, sole))
+        }
         RootKeeping::File(path) => {
             let root = Authority::create(cluster.clone(), Rank::Root, key, serial, validity)?;
             write_private(path, &seal(&root.key().to_pkcs8()?, order.opener)?)?;
             insert(connection, context, &root, serial, validity, None).await?;
-            let (key, serial) = draw()?;
-            (root.create_online(key, serial, validity)?, serial)
+            make_online(connection, context, &root, order).await
         }
-    };
-    let sealed = seal(&authority.key().to_pkcs8()?, order.opener)?;
-    let opener = opener_word(order.opener);
-    let id = insert(connection, context, &authority, serial, validity, Some((&sealed, opener))).await?;
-    Ok((id, authority))
+    }
+}
+
+/// Draws an online CA below `root`, writes it down as the one that issues, and gives its number.
+async fn make_online(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    root: &Authority,
+    order: &CaOrder<'_>,
+) -> Result<(i64, Authority), ControlError> {
+    let validity = validity(context.now, order.days)?;
+    let (key, serial) = draw(order.algorithm)?;
+    let online = root.create_online(key, serial, validity)?;
+    let id = insert_issuing(connection, context, &online, serial, validity, order.opener).await?;
+    Ok((id, online))
+}
+
+fn draw(algorithm: AuthorityAlgorithm) -> Result<(AuthorityKey, Serial), ControlError> {
+    let mut rng = rng()?;
+    Ok((AuthorityKey::draw(algorithm, &mut rng)?, Serial::draw(&mut rng)))
+}
+
+/// Days that a certificate which begins now may have to end on the day `last` since 1970, at most [`DAYS_MAX`].
+fn days_until(context: &Context, last: u64) -> Result<u16, ControlError> {
+    let first = u64::from(validity(context.now, 1)?.start_day());
+    Ok(u16::try_from(last.saturating_sub(first)).unwrap_or(DAYS_MAX).min(DAYS_MAX))
+}
+
+async fn insert_issuing(
+    connection: &mut SqliteConnection,
+    context: &Context,
+    authority: &Authority,
+    serial: Serial,
+    validity: Validity,
+    opener: Opener<'_>,
+) -> Result<i64, ControlError> {
+    let sealed = seal(&authority.key().to_pkcs8()?, opener)?;
+    insert(connection, context, authority, serial, validity, Some((&sealed, opener_word(opener)))).await
 }
 
 async fn insert(

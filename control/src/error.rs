@@ -191,6 +191,15 @@ pub enum ControlError {
     /// The CA's key is kept elsewhere.
     #[error("the key of this CA is not in this store: give the file that it was written to")]
     KeyElsewhere,
+    /// A rollover below a root needs the root's key.
+    #[error(
+        "the CA that issues here is signed by a root, whose key is not in this store: give its file with --root, and take it \
+         away again afterwards"
+    )]
+    RootNeeded,
+    /// A root was named where there is none.
+    #[error("the CA that issues here has no root above it: leave --root out")]
+    NoRoot,
     /// The certificate is revoked.
     #[error("certificate {0:016x} is revoked already")]
     Revoked(
@@ -290,6 +299,8 @@ impl ControlError {
             | Self::NoForm(_)
             | Self::NeedsAuthority
             | Self::KeyElsewhere
+            | Self::RootNeeded
+            | Self::NoRoot
             | Self::Revoked(_)
             | Self::Conflict
             | Self::KnownKey

@@ -56,6 +56,8 @@ async fn after_a_rollover_both_cas_sign_their_lists_and_the_new_one_issues() {
     };
     let made = store.roll_over(&at(2), &order, &mut WithKeyFile).await.unwrap();
     assert_eq!((made.standing.as_str(), made.algorithm.as_str()), ("issuing", "p384"));
+    let with_root = CaOrder { root: RootKeeping::File("root.sealed".as_ref()), ..order };
+    assert!(matches!(store.roll_over(&at(2), &with_root, &mut WithKeyFile).await, Err(ControlError::NoRoot)));
     let new = authority(&mut store).await;
     let second = store.issue_with_key(&at(3), &new, client, "bob", 30).await.unwrap();
     for (issued, ca) in [(&first, &old), (&second, &new)] {
@@ -103,7 +105,24 @@ async fn a_store_with_a_root_keeps_its_key_elsewhere_and_issues_from_the_online_
     let made = store.issue_with_key(&at(1), &ca, CertificateKind::Client, "alice", 30).await.unwrap();
     let chain = pem_blocks(&made.chain);
     enroll::signed_by(&chain[0], &chain[1]).unwrap();
-    assert!(matches!(store.roll_over(&at(2), &order, &mut WithKeyFile).await, Err(ControlError::KeyElsewhere)));
+
+    let without = CaOrder { root: RootKeeping::None, ..order };
+    assert!(matches!(store.roll_over(&at(2), &without, &mut WithKeyFile).await, Err(ControlError::RootNeeded)));
+    // A year later the root has fewer days left than are asked for.
+    let later = at(365 * 86_400);
+    let made = store.roll_over(&later, &CaOrder { days: 4000, ..order }, &mut WithKeyFile).await.unwrap();
+    let listed = store.authorities().await.unwrap();
+    let ranks: Vec<_> = listed.iter().map(|entry| (entry.rank.as_str(), entry.standing.as_str())).collect();
+    assert_eq!(ranks, [("online", "issuing"), ("online", "retiring"), ("root", "root")]);
+    assert_eq!(made.expires, listed[2].expires);
+    let new = authority(&mut store).await;
+    let issued = store.issue_with_key(&later, &new, CertificateKind::Client, "bob", 30).await.unwrap();
+    let [leaf] = &pem_blocks(&issued.certificate)[..] else { panic!("{}", issued.certificate) };
+    let [online, bridge, root] = &pem_blocks(&issued.chain)[..] else { panic!("{}", issued.chain) };
+    for (signed, signer) in [(leaf, online.as_slice()), (online, root), (bridge, ca.certificate())] {
+        enroll::signed_by(signed, signer).unwrap();
+    }
+    enroll::signed_by(leaf, bridge).unwrap();
 }
 
 #[tokio::test]

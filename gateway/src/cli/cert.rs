@@ -202,9 +202,12 @@ pub(super) struct RolloverArgs {
     /// The new CA's key.
     #[arg(long, value_enum, default_value = "p256")]
     algorithm: CaAlgorithm,
-    /// For how many days the new CA is valid.
+    /// For how many days the new CA is valid; below a root, until that ends at the latest.
     #[arg(long, value_name = "DAYS", default_value_t = 3650)]
     days: u16,
+    /// The file with the sealed key of the root that stands above the CA, brought for this command.
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
@@ -279,7 +282,7 @@ impl CaVerb {
                 let list = store.with(async |control, _| Ok(control.authorities().await?))?;
                 store.show(&list, |list| list.iter().for_each(show_ca))
             }
-            Self::Rollover(RolloverArgs { algorithm, days, unlock, store }) => {
+            Self::Rollover(RolloverArgs { algorithm, days, root, unlock, store }) => {
                 let made = store.with(async |control, context| {
                     let mut opening = unlock.opening();
                     let (passphrase, key_file);
@@ -291,7 +294,8 @@ impl CaVerb {
                         Opener::KeyFile(&key_file)
                     };
                     let algorithm = algorithm.algorithm();
-                    let order = CaOrder { algorithm, days, opener, root: RootKeeping::None };
+                    let root = root.as_deref().map_or(RootKeeping::None, RootKeeping::File);
+                    let order = CaOrder { algorithm, days, opener, root };
                     Ok(control.roll_over(context, &order, &mut opening).await?)
                 })?;
                 store.show(&made, |made| {
