@@ -219,7 +219,11 @@ impl World {
         self.nodes[node].armed_at = u64::MAX;
         if self.nodes[node].is_running() {
             let now = self.nodes[node].clock(self.now);
-            self.nodes[node].membership.handle_timeout(now);
+            let state = &mut self.nodes[node];
+            state.membership.handle_timeout(now);
+            if state.replication.poll_timeout().is_some_and(|at| at <= now) {
+                state.replication.handle_timeout(now);
+            }
             self.drain(node);
         }
     }
@@ -331,7 +335,8 @@ impl World {
         self.transmit(node);
         let state = &mut self.nodes[node];
         state.thinks_leased = state.is_leased(self.now);
-        let at = state.real(state.membership.poll_timeout());
+        let (membership, replication) = (state.membership.poll_timeout(), state.replication.poll_timeout());
+        let at = state.real(replication.map_or(membership, |at| at.min(membership)));
         self.arm(node, at);
     }
 
