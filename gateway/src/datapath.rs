@@ -47,7 +47,7 @@ pub use counters::{DropReason, Heartbeat, PairCounters};
 
 use counters::WorkerCounters;
 use mailbox::{Command, Mailbox, Origin};
-use moving::Processed;
+use moving::{Processed, last_of};
 use offload::VnetHeader;
 use socket::{PORT_IKE, PORT_NAT_T, UdpSocket, worker_of};
 use table::{Inbound, Outbound, PairShared, Waiting};
@@ -147,7 +147,7 @@ pub enum Event {
 pub struct SetState {
     /// Its pairs.
     pub pairs: Vec<HandOver>,
-    /// Digests of the plain packets that were processed since the set was watched.
+    /// Digests of the plain packets that were processed last since the set was watched.
     pub digests: Vec<u64>,
 }
 
@@ -366,10 +366,10 @@ impl Datapath {
     /// A worker does not answer; the set is then stopped in the others, and must be taken over without a hand-over.
     pub fn stop_set(&self, set: WorkSet) -> anyhow::Result<SetState> {
         let mut windows = HashMap::new();
-        let mut digests = Vec::new();
+        let mut noted = Vec::new();
         for stopped in self.ask(|reply| Command::Stop(set, reply))? {
             windows.extend(stopped.windows);
-            digests.extend(stopped.digests);
+            noted.push(stopped.digests);
         }
         let pairs = self.pairs();
         let mut states = Vec::new();
@@ -392,7 +392,7 @@ impl Datapath {
             });
         }
         states.sort_unstable_by_key(|state| state.spi_in);
-        Ok(SetState { pairs: states, digests })
+        Ok(SetState { pairs: states, digests: last_of(&noted) })
     }
 
     /// New owner of a planned move: goes on with the set, whose pairs were installed again from the hand-over. Held packets

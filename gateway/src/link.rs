@@ -70,6 +70,9 @@ pub struct Config {
 /// the records of all owners, this node's included.
 pub type Apply = Box<dyn FnMut(RecordId, &Change) + Send>;
 
+/// Octets that [`Handle::hand_over`] takes: they go in one message, behind others.
+pub const HAND_OVER_MAX: usize = transport::MESSAGE_MAX / 4 * 3;
+
 /// Who put a record: each counts its commits alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Engine(pub u8);
@@ -310,7 +313,8 @@ impl Handle {
         self.command(Command::Prepared(set));
     }
 
-    /// Planned move away: the set is stopped, and this is its final state besides the records.
+    /// Planned move away: the set is stopped, and this is its final state besides the records, [`HAND_OVER_MAX`] octets at
+    /// most.
     pub fn hand_over(&self, set: WorkSet, to: StartId, tenure: Tenure, state: Vec<u8>) {
         self.command(Command::HandOver { set, to, tenure, state });
     }

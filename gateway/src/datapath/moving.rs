@@ -10,8 +10,9 @@ use wire::Time;
 
 /// Octets that one worker queues for one held set.
 const HOLD_BYTES_MAX: usize = 16 << 20;
-/// Digests that one worker keeps of one watched set.
-const DIGESTS_MAX: usize = 1 << 20;
+/// Digests that a hand-over has, and that one worker keeps of one watched set, at most: with all pairs they fit into one
+/// message of the link. Some 50 ms of what a machine carries at most; an overlap lasts 20.
+const DIGESTS_MAX: usize = 3 << 14;
 /// How long after its start a set still looks for packets that the old owner has processed: they may be on their way
 /// through this node's kernel.
 pub(super) const SETTLE: Duration = Duration::from_millis(100);
@@ -63,11 +64,24 @@ impl Hold {
     }
 }
 
-/// Notes the digest of a processed packet.
+/// Notes the digest of a processed packet. Of a move that stalls, what came last counts: before, the new owner did not
+/// queue yet.
 pub(super) fn note(digests: &mut Vec<u64>, packet: &[u8]) {
-    if digests.len() < DIGESTS_MAX {
-        digests.push(digest_of(packet));
+    if digests.len() >= DIGESTS_MAX {
+        digests.drain(..DIGESTS_MAX / 2);
     }
+    digests.push(digest_of(packet));
+}
+
+/// The digests that a hand-over has, out of those of all workers: the last of each, in proportion.
+pub(super) fn last_of(noted: &[Vec<u64>]) -> Vec<u64> {
+    let total: usize = noted.iter().map(Vec::len).sum();
+    let mut last = Vec::with_capacity(total.min(DIGESTS_MAX));
+    for digests in noted {
+        let kept = digests.len() * total.min(DIGESTS_MAX) / total.max(1);
+        last.extend_from_slice(&digests[digests.len() - kept..]);
+    }
+    last
 }
 
 /// The plain packets that the old owner processed in the overlap; each is looked for once. Shared by the workers, because
@@ -118,8 +132,12 @@ fn digest_of(packet: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use wire::{Record, UnknownFields};
+
     use super::super::offload::tests::tcp;
     use super::*;
+    use crate::link::HAND_OVER_MAX;
+    use crate::replicated::adopt::FinalState;
 
     #[test]
     fn a_digest_ignores_what_nodes_change_and_nothing_else() {
@@ -143,6 +161,24 @@ mod tests {
         note(&mut digests, &a);
         let processed = Processed::new(&digests);
         assert_eq!([&a, &b, &a, &a].map(|packet| processed.take(packet)), [true, false, true, false]);
+    }
+
+    #[test]
+    fn of_a_long_overlap_the_last_packets_are_handed_over_and_fit_into_a_message() {
+        let packet = |number: u32| number.to_be_bytes();
+        let mut digests = Vec::new();
+        for number in 0..100_000 {
+            note(&mut digests, &packet(number));
+        }
+        assert!(digests.len() <= DIGESTS_MAX, "{}", digests.len());
+        assert_eq!(last_of(&[digests.clone()]), digests);
+        let handed = last_of(&[digests.clone(), vec![1, 2, 3], Vec::new(), digests.clone()]);
+        assert!((DIGESTS_MAX - 4..=DIGESTS_MAX).contains(&handed.len()), "{}", handed.len());
+        assert_eq!(handed.last(), Some(&digest_of(&packet(99_999))));
+        assert_eq!(last_of(&[vec![7], Vec::new(), vec![8, 9]]), [7, 8, 9]);
+        assert!(last_of(&[]).is_empty());
+        let state = FinalState { pairs: Vec::new(), digests: handed, unknown: UnknownFields::default() };
+        assert!(state.to_bytes().len() < HAND_OVER_MAX * 4 / 5, "there is room for the pairs");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracing::info;
 use super::outputs::prefixes;
 use super::*;
 use crate::datapath::SetState;
-use crate::link::{Event, lan};
+use crate::link::{Event, HAND_OVER_MAX, lan};
 use crate::node::tidings::{Cause, tell_note, tell_view};
 use crate::replicated::adopt::{Adopted, FinalState};
 use crate::replicated::words::{Superseded, Word};
@@ -233,8 +233,13 @@ impl Driver {
             warn!(set = set.index(), %error, "the exact state is not known: the new owner goes on from the leases");
             SetState::default()
         });
+        let mut state = FinalState::from(state).to_bytes();
+        if state.len() > HAND_OVER_MAX {
+            warn!(set = set.index(), "the exact state is too long to hand over: the new owner goes on from the leases");
+            state = FinalState::from(SetState::default()).to_bytes();
+        }
         if let Some(link) = &self.link {
-            link.hand_over(set, to, tenure, FinalState::from(state).to_bytes().into());
+            link.hand_over(set, to, tenure, state.into());
         }
         self.outgoing.push((boot_time() + FORGET_AFTER, set));
     }
