@@ -41,7 +41,7 @@ pub use control::Control;
 /// Runs a node until it is told to stop by SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The configuration is refused, the machine lacks something, or the datapath has failed.
+/// The configuration is refused, the machine lacks something, or the datapath or the cluster link has failed.
 pub fn run(file: &FilePath) -> anyhow::Result<()> {
     let node = Node::load(file)?;
     let cluster = Cluster::load(&node.cluster_file)?;
@@ -157,7 +157,7 @@ async fn serve(
     let (tell, told) = mpsc::unbounded_channel();
     let link = match (&node.membership, &dispatch) {
         (Some(membership), Some(dispatch)) => {
-            Some(clustered::join(&node, membership, &cluster, dispatch, &datapath, &inner, tell.clone())?)
+            Some(clustered::join(&node, membership, &cluster, dispatch, &datapath, &inner, tell)?)
         }
         (Some(_) | None, _) => None,
     };
@@ -196,7 +196,6 @@ async fn serve(
         dispatch.detach().context("take the filter off the interfaces")?;
     }
     drop(settings);
-    drop(tell);
     info!(lost = events.lost.load(Ordering::Relaxed), "this node has ended");
     outcome
 }

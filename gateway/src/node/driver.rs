@@ -118,7 +118,7 @@ pub(super) struct Inputs {
     pub(super) events: mpsc::UnboundedReceiver<datapath::Event>,
     /// Questions of the operator.
     pub(super) asks: mpsc::Receiver<Ask>,
-    /// What the cluster link tells; silent if the node runs alone.
+    /// What the cluster link tells, until it ends; not listened to if the node runs alone.
     pub(super) cluster: mpsc::UnboundedReceiver<link::Event>,
 }
 
@@ -185,10 +185,10 @@ impl Driver {
         self.dispatch = Some(dispatch);
     }
 
-    /// Works until the API asks it to stop or a worker has failed.
+    /// Works until the API asks it to stop, or a worker or the link has failed.
     ///
     /// # Errors
-    /// The datapath cannot go on.
+    /// The datapath or the cluster link cannot go on.
     pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         let Some(mut answered) = self.answered.take() else {
             anyhow::bail!("the driver was started twice");
@@ -199,7 +199,11 @@ impl Driver {
             let due = self.poll_timeout().map(|at| at.since(boot_time()));
             tokio::select! {
                 biased;
-                Some(event) = inputs.cluster.recv() => {
+                event = inputs.cluster.recv(), if self.link.is_some() => {
+                    // A node that lives on without its link would serve nobody and never join again.
+                    let Some(event) = event else {
+                        anyhow::bail!("a thread of the cluster link has failed; its last words stand above");
+                    };
                     self.on_link(event);
                     while let Ok(event) = inputs.cluster.try_recv() {
                         self.carry_out();
