@@ -57,8 +57,10 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    pub(super) fn new(now: Time) -> Self {
-        Self { counter: 0, times: (0..RING).map(|_| now).collect(), next_round: now, evaluated_at: now }
+    /// Rounds are counted from the start id on, which is random, so that no round of one node is one of another's: an echo
+    /// that somebody copies to a node which it was not sent to gives that one no lease.
+    pub(super) fn new(now: Time, start: StartId) -> Self {
+        Self { counter: start.0 >> 1, times: (0..RING).map(|_| now).collect(), next_round: now, evaluated_at: now }
     }
 
     fn note(&mut self, now: Time) {

@@ -78,7 +78,7 @@ impl Seat {
             table,
             partial: PartialTable::default(),
             peers: SlotMap::default(),
-            sent: Sent::new(now),
+            sent: Sent::new(now, start),
             acceptor: Acceptor::default(),
             proposal: None,
             retry_at: now,

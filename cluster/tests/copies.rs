@@ -1,0 +1,98 @@
+//! Somebody without the group key copies datagrams to a node that they were not sent to: that gives it no lease.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cluster::membership::{Config, Peer};
+use cluster::{Addresses, Identity, LoneSurvivor, Membership, Name, Network, Policy, StartId};
+use wire::Time;
+
+const STEP: Duration = Duration::from_micros(500);
+
+fn addresses(node: u8) -> Addresses {
+    let mut addresses = Addresses::default();
+    addresses[0] = Some(SocketAddr::from(([10, 0, 0, node], 4600)));
+    addresses
+}
+
+fn node(number: u8) -> Membership {
+    let name = |number: u8| Name::new(&format!("n{number}")).unwrap();
+    // Drawn at random in a node.
+    let start = StartId(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(number) + 1));
+    let identity = Identity { name: name(number), start, addresses: addresses(number), weight: 1 };
+    let peers = (0..3).filter(|peer| *peer != number);
+    let config = Config {
+        identity,
+        peers: peers.map(|peer| Peer { name: name(peer), addresses: addresses(peer) }).collect(),
+        config_version: 1,
+        config_hash: [1; 32],
+        lone_survivor: LoneSurvivor::Wait,
+        policy: Policy::default(),
+        seed: [number; 32],
+    };
+    Membership::new(Time::ZERO, config)
+}
+
+/// Lets the nodes do what is due; returns what each says to whom.
+fn said(nodes: &mut [Membership], now: Time) -> Vec<(usize, usize, Vec<u8>)> {
+    let (mut said, mut buffer) = (Vec::new(), Vec::new());
+    for (from, node) in nodes.iter_mut().enumerate() {
+        if node.poll_timeout() <= now {
+            node.handle_timeout(now);
+        }
+        while node.poll_output().is_some() {}
+        while let Some(to) = node.poll_transmit(&mut buffer) {
+            let SocketAddr::V4(address) = to.to else { continue };
+            said.push((from, usize::from(address.ip().octets()[3]), buffer.clone()));
+        }
+    }
+    said
+}
+
+fn deliver(nodes: &mut [Membership], now: Time, (from, to, datagram): (usize, usize, &[u8])) {
+    let sender = nodes[from].identity().start;
+    let address = addresses(u8::try_from(from).unwrap())[0].unwrap();
+    nodes[to].handle_datagram(now, Network::new(0).unwrap(), address, sender, datagram);
+}
+
+/// Cuts a node off, and brings to it, so much later, what the two others say to each other. Returns for how long it may
+/// still send when they have gone on without it.
+fn lease_of_a_cut_off_node(cut_off: usize, delay: Duration) -> Duration {
+    let mut nodes: Vec<Membership> = (0..3).map(node).collect();
+    let mut now = Time::ZERO;
+    while now < Time::from_millis(1000) {
+        now += STEP;
+        for (from, to, datagram) in said(&mut nodes, now) {
+            deliver(&mut nodes, now, (from, to, &datagram));
+        }
+    }
+    assert!(nodes.iter().all(|node| node.lease_until() > now), "every member holds a lease");
+
+    let (cut_at, other) = (now, (cut_off + 1) % 3);
+    let mut copies = VecDeque::new();
+    while nodes[other].view().is_some_and(|view| view.full().len() == 3) {
+        now += STEP;
+        assert!(now < cut_at + Duration::from_secs(1), "the others go on without it");
+        for (from, to, datagram) in said(&mut nodes, now) {
+            if from != cut_off && to != cut_off {
+                deliver(&mut nodes, now, (from, to, &datagram));
+                copies.push_back((now + delay, from, datagram));
+            }
+        }
+        while let Some((_, from, datagram)) = copies.pop_front_if(|(at, ..)| *at <= now) {
+            deliver(&mut nodes, now, (from, cut_off, &datagram));
+        }
+    }
+    nodes[cut_off].lease_until() - now
+}
+
+#[test]
+fn an_echo_that_was_sent_to_another_node_renews_no_lease() {
+    for cut_off in 0..3 {
+        for delay in (0..100).step_by(5).map(Duration::from_millis) {
+            let left = lease_of_a_cut_off_node(cut_off, delay);
+            assert!(left.is_zero(), "node {cut_off} with copies {delay:?} old may send for {left:?} more");
+        }
+    }
+}
