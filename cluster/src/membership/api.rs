@@ -117,7 +117,7 @@ pub enum LeaveReason {
 pub enum Event {
     /// Nobody that this node knows answers yet; it waits.
     Alone,
-    /// A node asks to join.
+    /// A node asks to join, and may.
     JoinAsked(Name),
     /// This node was refused.
     Refused(Refusal),
@@ -188,7 +188,8 @@ pub enum Output {
         /// The set.
         set: WorkSet,
     },
-    /// A node asks to join and fits: ask the applications, then say [`Membership::handle_join_verdict`].
+    /// A node asks to join and fits: find out whether it is who it says, since a request can be repeated, ask the
+    /// applications, then say [`Membership::handle_join_verdict`].
     JoinAsked(Identity),
     /// This node is no member any more. All sets are lost; it joins again as `start`.
     Left {

@@ -98,10 +98,14 @@ impl Seat {
             applicant.seen_at = now;
             return;
         }
-        // A program that was started again asks under a new number; its older question is void.
-        self.applicants.retain(|applicant| applicant.identity.name != identity.name);
+        // A program that was started again asks under a new number; its older question is void. But a request that
+        // somebody has recorded and repeats does not keep out who may come in.
+        let same = |applicant: &Applicant| applicant.identity.name == identity.name;
+        if self.applicants.iter().any(|applicant| applicant.approved && same(applicant)) {
+            return;
+        }
+        self.applicants.retain(|applicant| !same(applicant));
         if self.applicants.len() < APPLICANTS_MAX {
-            base.event(Event::JoinAsked(identity.name.clone()));
             base.outputs.push_back(Output::JoinAsked(identity.clone()));
             self.applicants.push(Applicant { identity, approved: false, seen_at: now });
         }
@@ -117,8 +121,9 @@ impl Seat {
         let Some(at) = self.applicants.iter().position(|applicant| applicant.identity.start == start) else { return };
         match verdict {
             Ok(()) => {
-                if let Some(applicant) = self.applicants.get_mut(at) {
+                if let Some(applicant) = self.applicants.get_mut(at).filter(|applicant| !applicant.approved) {
                     applicant.approved = true;
+                    base.event(Event::JoinAsked(applicant.identity.name.clone()));
                 }
                 // The proposal begins with the next round, at most a keepalive interval from now.
                 self.retry_at = self.retry_at.max(now);
@@ -161,5 +166,77 @@ impl Seat {
             Act::Undrain => self.drained.without(slot),
         };
         self.balance_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use wire::Writer;
+
+    use super::*;
+    use crate::identity::{Addresses, Name};
+    use crate::membership::{Config, Membership};
+    use crate::policy::{LoneSurvivor, Policy};
+
+    const TICK: Duration = Duration::from_millis(1);
+    const FROM: ([u8; 4], u16) = ([10, 0, 0, 2], 4600);
+
+    fn identity(name: &str, start: u64) -> Identity {
+        let mut addresses = Addresses::default();
+        addresses[0] = Some(FROM.into());
+        Identity { name: Name::new(name).unwrap(), start: StartId(start), addresses, weight: 1 }
+    }
+
+    /// The master of a cluster of one, at work.
+    fn master(now: &mut Time) -> Membership {
+        let config = Config {
+            identity: identity("n1", 1 << 40),
+            peers: Vec::new(),
+            config_version: 1,
+            config_hash: [1; 32],
+            lone_survivor: LoneSurvivor::Wait,
+            policy: Policy::default(),
+            seed: [0; 32],
+        };
+        let mut master = Membership::new(*now, config);
+        while master.lease_until() <= *now {
+            *now += TICK;
+            master.handle_timeout(*now);
+        }
+        master
+    }
+
+    fn news(master: &mut Membership) -> Vec<Output> {
+        let outputs = std::iter::from_fn(|| master.poll_output());
+        outputs.filter(|o| matches!(o, Output::JoinAsked(_) | Output::Event(Event::JoinAsked(_)))).collect()
+    }
+
+    fn ask(master: &mut Membership, now: Time, start: u64) -> Vec<Output> {
+        let (config_version, config_hash) = (1, [1; 32]);
+        let identity = identity("n2", start);
+        let join = Join { protocol: PROTOCOL, config_version, config_hash, identity };
+        let mut w = Writer::new();
+        Datagram::Join(Box::new(join)).encode(&mut w);
+        master.handle_datagram(now, Network::new(0).unwrap(), FROM.into(), StartId(start), w.as_slice());
+        news(master)
+    }
+
+    #[test]
+    fn a_repeated_request_of_an_earlier_life_keeps_nobody_out_and_fills_no_log() {
+        let mut now = Time::ZERO;
+        let mut master = master(&mut now);
+        assert_eq!(ask(&mut master, now, 10), [Output::JoinAsked(identity("n2", 10))]);
+        assert_eq!(ask(&mut master, now, 20), [Output::JoinAsked(identity("n2", 20))], "it may have started again");
+        master.handle_join_verdict(now, StartId(10), Ok(()));
+        master.handle_join_verdict(now, StartId(20), Ok(()));
+        assert_eq!(news(&mut master), [Output::Event(Event::JoinAsked(Name::new("n2").unwrap()))]);
+        assert!(ask(&mut master, now, 10).is_empty());
+        while master.view().is_some_and(|view| view.members().len() == 1) && now < Time::from_millis(1000) {
+            now += TICK;
+            master.handle_timeout(now);
+        }
+        assert!(master.view().is_some_and(|view| view.by_start(StartId(20)).is_some()));
     }
 }

@@ -104,6 +104,8 @@ pub(super) struct Control {
     status: Arc<Mutex<Status>>,
     /// Whose session is open, and under which start id.
     peers: Vec<Option<StartId>>,
+    /// Who asks to join, and under which start id.
+    asked: Vec<Option<StartId>>,
     view: Option<CurrentView>,
     owners: BTreeMap<WorkSet, Slot>,
     owned: BTreeMap<WorkSet, Tenure>,
@@ -123,7 +125,7 @@ impl Control {
         status: Arc<Mutex<Status>>,
     ) -> Self {
         let replication = Replication::new(start, config.applied.clone(), config.bounds.clone());
-        let peers = vec![None; config.members.len()];
+        let (peers, asked) = (vec![None; config.members.len()], vec![None; config.members.len()]);
         Self {
             config,
             start,
@@ -135,6 +137,7 @@ impl Control {
             events,
             status,
             peers,
+            asked,
             view: None,
             owners: BTreeMap::new(),
             owned: BTreeMap::new(),
@@ -259,7 +262,13 @@ impl Control {
             }
             Told::Stop { set, to, tenure } => self.tell(Event::Stop { set, to, tenure }),
             Told::Abandon { set } => self.tell(Event::Abandon(set)),
-            Told::JoinAsked(identity) => self.realtime.order(Order::JoinVerdict(identity.start, Ok(()))),
+            Told::JoinAsked(identity) => {
+                let named = |member: &super::Member| member.name == identity.name.as_str();
+                if let Some(peer) = self.config.members.iter().position(named) {
+                    self.asked[peer] = Some(identity.start);
+                    self.admit(peer);
+                }
+            }
             Told::Left { reason, start } => {
                 for set in WorkSet::all() {
                     self.lose(set);
@@ -293,6 +302,7 @@ impl Control {
                 self.peers[peer] = Some(StartId(start));
                 self.send(peer, Port::Key, &self.keys.shown().to_bytes());
                 self.replication.handle_peer_connected(now, StartId(start));
+                self.admit(peer);
                 self.tell(Event::Note(Note::Connected { name: self.name(peer), address }));
             }
             transport::Event::Disconnected { peer, why } => {
@@ -328,6 +338,14 @@ impl Control {
             self.tell(Event::HandedOn { set, packet: packet.to_vec() });
         } else if *port == Port::Word as u8 {
             self.tell(Event::Said { from: start, word: body.to_vec() });
+        }
+    }
+
+    /// Lets a node in that asks to join once it has shown its certificate, under the start id under which it asks: the group
+    /// key alone says that somebody is a node, not which, and not that it lives.
+    fn admit(&mut self, peer: Peer) {
+        if let Some(start) = self.asked[peer].take_if(|start| self.peers[peer] == Some(*start)) {
+            self.realtime.order(Order::JoinVerdict(start, Ok(())));
         }
     }
 
