@@ -45,24 +45,29 @@ impl InnerPrefixes {
         }
     }
 
-    /// The set that carries the traffic to `address`: that of the longest prefix.
+    /// The set that carries the traffic to `address`: that of the longest prefix. Costs one look-up for each length, however
+    /// many prefixes are known: it is asked for every packet that is handed on.
     #[must_use]
     pub fn home(&self, address: IpAddr) -> Option<WorkSet> {
-        let matching = self.homes.iter().filter_map(|(key, set)| Some((prefix(*key)?, *set)));
-        matching
-            .filter(|(prefix, _)| prefix.contains(address))
-            .max_by_key(|(prefix, _)| prefix.len())
-            .map(|(_, set)| set)
+        let widest = if address.is_ipv4() { 32 } else { 64 };
+        (0..=widest).rev().find_map(|len| self.homes.get(&key_of(address, len)).copied())
     }
 }
 
-/// Family, length and the address's high 64 bits or all of IPv4: IPv6 prefixes longer than /64 do not fit and share
-/// the key of their /64, which goes to one work set as a whole.
 fn key(prefix: Prefix) -> u128 {
-    match prefix.address() {
-        IpAddr::V4(address) => 4 << 120 | u128::from(prefix.len()) << 112 | u128::from(address.to_bits()),
-        IpAddr::V6(address) => 6 << 120 | u128::from(prefix.len().min(64)) << 112 | address.to_bits() >> 64,
-    }
+    key_of(prefix.address(), prefix.len())
+}
+
+/// Family, length and the high bits of the address, at most 64: IPv6 prefixes longer than /64 do not fit and share the key of
+/// their /64, which goes to one work set as a whole.
+fn key_of(address: IpAddr, len: u8) -> u128 {
+    let (family, width, bits): (u128, u8, u128) = match address {
+        IpAddr::V4(address) => (4, 32, u128::from(address.to_bits())),
+        IpAddr::V6(address) => (6, 64, address.to_bits() >> 64),
+    };
+    let len = len.min(width);
+    let rest = width - len;
+    family << 120 | u128::from(len) << 112 | bits >> rest << rest
 }
 
 fn prefix(key: u128) -> Option<Prefix> {
@@ -78,6 +83,8 @@ fn prefix(key: u128) -> Option<Prefix> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn set(index: u16) -> WorkSet {
@@ -96,6 +103,40 @@ mod tests {
         }
         assert_eq!(prefix(0), None);
         assert_eq!(prefix(u128::MAX), None);
+    }
+
+    #[test]
+    fn an_address_is_of_the_longest_prefix() {
+        let mut known = InnerPrefixes::default();
+        let prefixes = ["0.0.0.0/0", "10.9.0.0/16", "10.9.1.4/32", "2001:db8::/32", "2001:db8:1:2::/64"];
+        for (index, text) in (0..).zip(prefixes) {
+            known.apply(record(set(index), text.parse().unwrap()), &put());
+        }
+        for (address, home) in [
+            ("192.0.2.1", Some(0)),
+            ("10.9.7.7", Some(1)),
+            ("10.9.1.4", Some(2)),
+            ("10.9.1.5", Some(1)),
+            ("2001:db8:7::1", Some(3)),
+            ("2001:db8:1:2:3::4", Some(4)),
+            ("2001:db9::1", None),
+        ] {
+            assert_eq!(known.home(address.parse().unwrap()), home.map(set), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_look_up_takes_no_longer_with_many_prefixes() {
+        let mut known = InnerPrefixes::default();
+        let client = |number: u32| IpAddr::V4((0x0a08_0000 + number).into());
+        for number in 0..50_000 {
+            known.apply(record(set(5), Prefix::host(client(number))), &put());
+        }
+        let start = Instant::now();
+        let found = (0..50_000).filter(|number| known.home(client(*number)).is_some()).count();
+        assert_eq!(found, 50_000);
+        // Going through all of them would take a minute.
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
     #[test]
