@@ -248,6 +248,11 @@ impl Reader {
                 let problem = format!("there are more than {} members", wire::Slot::COUNT);
                 return Err(self.document.refuse(member.name.span(), problem, "take members out"));
             }
+            // Members find each other by the order of their networks.
+            if members.first().is_some_and(|first| first.cluster.is_some() != member.cluster.is_some()) {
+                let problem = "some members have an address on the network between the nodes, and others have none";
+                return Err(self.document.refuse(member.name.span(), problem, "give all members a `cluster`, or none"));
+            }
             members.push(Member {
                 name,
                 outside: self.document.value(&member.outside, values::HOST, values::host)?,

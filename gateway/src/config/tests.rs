@@ -41,6 +41,14 @@ pool = "clients"
 ike = ["aes128gcm16-prfsha256-x25519"]
 "#;
 
+const MEMBER_OF_ANOTHER_NETWORK: &str = r#"
+[[members]]
+name = "n2"
+outside = "198.51.100.12"
+inside = "10.1.0.12"
+cluster = "10.255.0.12"
+[[pools]]"#;
+
 fn node(text: &str) -> Result<Node, ConfigError> {
     Node::from_document(&Document::from_text(Path::new("/etc/cc/node.toml"), text))
 }
@@ -143,6 +151,7 @@ fn every_mistake_in_a_cluster_document_is_told_with_its_place() {
         ("10.2.0.0/16", "10.2.0.1/16", "pools.prefix", "10.9.0.0/16"),
         ("10.2.0.0/16", "0.0.0.0/4", "pools.prefix", "prefix length"),
         ("[[pools]]", "[[pools]]\nname = \"a\"\nprefix = \"10.2.9.0/24\"\n[[pools]]", "pools.prefix", "of its own"),
+        ("[[pools]]", MEMBER_OF_ANOTHER_NETWORK, "members.name", "all members"),
         ("pool = \"clients\"", "pool = \"clients\"\nike_rekey = \"6h\"", "connections.ike_rekey", "rekeyed before"),
         ("pool = \"clients\"", "pool = \"clients\"\nliveness = \"6\"", "connections.liveness", "90s"),
     ];
