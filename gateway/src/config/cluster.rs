@@ -144,10 +144,11 @@ impl Cluster {
             Some(address) => Some(document.value(address, values::ADDRESS, values::interface_address)?),
             None => None,
         };
-        let port = match u16::try_from(*raw.port.get_ref()).ok().filter(|port| *port >= 1024 && *port != 4500) {
+        let ports = |port: &u16| (1024..u16::MAX).contains(port) && *port != 4500;
+        let port = match u16::try_from(*raw.port.get_ref()).ok().filter(ports) {
             Some(port) => port,
             None => {
-                let advice = "use 1024 to 65535 but for 4500, which IKE needs";
+                let advice = "use 1024 to 65534 but for 4500, which IKE needs; the next port is used, too";
                 return Err(document.refuse(raw.port.span(), "the port is out of range", advice));
             }
         };

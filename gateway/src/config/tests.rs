@@ -151,6 +151,7 @@ fn every_mistake_in_a_cluster_document_is_told_with_its_place() {
         ("10.2.0.0/16", "10.2.0.1/16", "pools.prefix", "10.9.0.0/16"),
         ("10.2.0.0/16", "0.0.0.0/4", "pools.prefix", "prefix length"),
         ("[[pools]]", "[[pools]]\nname = \"a\"\nprefix = \"10.2.9.0/24\"\n[[pools]]", "pools.prefix", "of its own"),
+        ("version = 3", "version = 3\nport = 65535", "port", "65534"),
         ("[[pools]]", MEMBER_OF_ANOTHER_NETWORK, "members.name", "all members"),
         ("pool = \"clients\"", "pool = \"clients\"\nike_rekey = \"6h\"", "connections.ike_rekey", "rekeyed before"),
         ("pool = \"clients\"", "pool = \"clients\"\nliveness = \"6\"", "connections.liveness", "90s"),
