@@ -7,7 +7,7 @@ pub mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -153,6 +153,8 @@ pub struct Datagrams {
     pub forged: u64,
     /// Opened before.
     pub repeated: u64,
+    /// From an address that is no member's.
+    pub strange: u64,
     /// Not taken by the kernel.
     pub unsent: u64,
 }
@@ -186,6 +188,8 @@ impl RealTime {
         notices: UnboundedSender<Notice>,
     ) -> anyhow::Result<Self> {
         let own: Vec<_> = config.identity.addresses.iter().map_while(|address| *address).collect();
+        let addresses = config.peers.iter().flat_map(|peer| peer.addresses).flatten();
+        let neighbours = addresses.map(|address| (address.ip(), address.port())).collect();
         let sockets = Sockets::open(&own)?;
         let seal = Seal::new(&config.identity.name, config.identity.start, key).context("make the keepalives' seal")?;
         let (orders, inside) = thread::queue().context("make the real-time thread's queue")?;
@@ -199,6 +203,7 @@ impl RealTime {
                 membership,
                 seal,
                 sockets,
+                neighbours,
                 hooks,
                 notices,
                 published,
@@ -273,6 +278,8 @@ struct Loop {
     membership: Membership,
     seal: Seal,
     sockets: Sockets,
+    /// Where the other members' keepalives come from.
+    neighbours: BTreeSet<(IpAddr, u16)>,
     hooks: Hooks,
     notices: UnboundedSender<Notice>,
     published: Arc<AtomicU64>,
@@ -344,6 +351,11 @@ impl Loop {
                 let Some((from, len)) = self.sockets.receive(index, &mut buffer) else { break };
                 let now = boot_time();
                 let counters = &mut self.report.datagrams;
+                // A key is derived for each stranger: who floods this thread must at least know whose addresses to forge.
+                if !self.neighbours.contains(&(from.ip(), from.port())) {
+                    counters.strange += 1;
+                    continue;
+                }
                 match self.seal.open(&mut buffer[..len]) {
                     Ok((sender, datagram)) => {
                         counters.received += 1;

@@ -1,7 +1,7 @@
 //! Three whole links in one process, on loopback addresses: they found a cluster, replicate, lose a node, take it back.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -189,4 +189,20 @@ fn three_nodes_found_replicate_lose_one_and_take_it_back() {
     let set = *three.seen.lock().unwrap().owned.keys().next().unwrap();
     handle.put(ENGINE, CommitId(1), record(set, 8), Change::Put(vec![1].into()));
     until("a commit", &all, || three.committed() >= CommitId(1));
+}
+
+#[test]
+fn a_datagram_costs_no_cryptography_unless_it_comes_from_a_members_address() {
+    let node = Node::start(2, 1, 2, &Ca::new().identity("node1"));
+    let say = |from: ([u8; 4], u16)| {
+        UdpSocket::bind(SocketAddr::from(from)).unwrap().send_to(&[1, 2, 3], ("127.80.2.1", 4701)).unwrap();
+    };
+    let counted = || node.link.handle().status().report.datagrams;
+    say(([127, 80, 2, 9], 4701));
+    say(([127, 80, 2, 2], 4999));
+    until("two strangers", &[&node], || counted().strange == 2);
+    assert_eq!(counted().malformed, 0);
+    say(([127, 80, 2, 2], 4701));
+    until("the member's address", &[&node], || counted().malformed == 1);
+    assert_eq!(counted().strange, 2);
 }

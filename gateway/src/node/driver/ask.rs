@@ -215,7 +215,6 @@ fn dispatch_counters(dispatch: &Dispatch) -> BTreeMap<String, u64> {
 fn link_counters(report: link::realtime::Report) -> impl Iterator<Item = (String, u64)> {
     let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     let datagrams = report.datagrams;
-    let refused = [datagrams.malformed, datagrams.other_key, datagrams.forged, datagrams.repeated];
     [
         ("link_lease_margin_min_us", report.renewals.margin_min.map_or(0, micros)),
         ("link_lease_lapses", report.renewals.lapses),
@@ -224,7 +223,11 @@ fn link_counters(report: link::realtime::Report) -> impl Iterator<Item = (String
         ("link_keepalives_out", datagrams.sent),
         ("link_keepalives_in", datagrams.received),
         ("link_keepalives_unsent", datagrams.unsent),
-        ("link_keepalives_refused", refused.iter().sum()),
+        ("link_keepalives_forged", datagrams.forged),
+        ("link_keepalives_malformed", datagrams.malformed),
+        ("link_keepalives_other_key", datagrams.other_key),
+        ("link_keepalives_repeated", datagrams.repeated),
+        ("link_keepalives_strange", datagrams.strange),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
