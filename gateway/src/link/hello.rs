@@ -57,7 +57,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Replaced,
         Self::Goodbye,
         Self::UnknownCa,
@@ -161,7 +161,7 @@ impl Refused {
                 let code = close.error_code.into_inner();
                 let refusal =
                     Refusal::ALL.into_iter().find(|r| u64::from(r.code()) == code).unwrap_or(Refusal::Protocol);
-                Self { refusal, by: RefusedBy::Them, detail: String::from_utf8_lossy(&close.reason).into_owned() }
+                Self { refusal, by: RefusedBy::Them, detail: said(&close.reason) }
             }
             // RFC 9000 §20.1: a side that ends a handshake says APPLICATION_ERROR and no more. A node does so when another of
             // its attempts, on another network, has formed the session.
@@ -175,7 +175,7 @@ impl Refused {
                 } else if refusal == Refusal::Certificate {
                     "it does not accept this node's certificate: expired, not yet valid (clock?), or made for another use".into()
                 } else {
-                    close.to_string()
+                    said(close.to_string().as_bytes())
                 };
                 Self { refusal, by: RefusedBy::Them, detail }
             }
@@ -186,7 +186,7 @@ impl Refused {
                      membership.ca in node.toml"
                         .into()
                 } else {
-                    format!("its certificate or handshake is not acceptable: {}", error.reason)
+                    format!("its certificate or handshake is not acceptable: {}", said(error.reason.as_bytes()))
                 };
                 Self::ours(refusal, detail)
             }
@@ -199,6 +199,14 @@ impl Refused {
         }
     }
 }
+
+/// What the other side says, fit for one line of a log: before a certificate is shown, it may be anybody's words.
+fn said(words: &[u8]) -> String {
+    String::from_utf8_lossy(words).chars().filter(|c| matches!(c, ' '..='~')).take(SAID_MAX).collect()
+}
+
+/// Characters of the other side's words that are kept; the longest sentence of a node is shorter.
+const SAID_MAX: usize = 600;
 
 /// RFC 9000 §20.1.
 const APPLICATION_ERROR: u64 = 0x0c;
@@ -216,7 +224,24 @@ const fn tls_alert(code: u64) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use quinn::{ApplicationClose, ConnectionClose, TransportErrorCode};
+
     use super::*;
+
+    #[test]
+    fn what_a_stranger_says_stands_in_one_line_of_the_log() {
+        let words: Vec<u8> =
+            b"no\n2026-01-01 INFO all is well\x1b[2J\xff ".iter().copied().cycle().take(10_000).collect();
+        let application = ApplicationClose { error_code: VarInt::from_u32(99), reason: words.clone().into() };
+        let connection =
+            ConnectionClose { error_code: TransportErrorCode::NO_ERROR, frame_type: None, reason: words.into() };
+        for error in [ConnectionError::ApplicationClosed(application), ConnectionError::ConnectionClosed(connection)] {
+            let Refused { detail, refusal, by } = Refused::from_connection(&error);
+            assert_eq!((refusal, by), (Refusal::Protocol, RefusedBy::Them));
+            assert!(detail.contains("no2026-01-01 INFO") && !detail.contains(char::is_control), "{detail:?}");
+            assert!(detail.len() <= SAID_MAX, "{} octets", detail.len());
+        }
+    }
 
     #[test]
     fn each_refusal_has_its_own_code_and_word() {
