@@ -209,6 +209,8 @@ pub struct Status {
     pub neighbours: Vec<NeighbourStatus>,
     /// Changes put here that some full member does not hold yet.
     pub uncommitted: u64,
+    /// Sessions that were refused, for each reason.
+    pub refusals: Vec<(&'static str, u64)>,
 }
 
 /// How a neighbour stands.
@@ -264,6 +266,7 @@ impl ClusterLink {
             lease_until: Time::ZERO,
             neighbours: Vec::new(),
             uncommitted: 0,
+            refusals: Vec::new(),
         }));
         let (commands, orders) = mpsc::unbounded_channel();
         let control = Control::new(config, start, realtime, session, keys, apply, events, Arc::clone(&status));

@@ -229,6 +229,7 @@ impl Control {
                 status.report = *report;
                 status.neighbours = neighbours;
                 status.uncommitted = self.waiting.len().try_into().unwrap_or(u64::MAX);
+                status.refusals = self.transport.refusals();
             }
         }
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use wire::Record;
@@ -33,6 +33,8 @@ const IDLE_MAX: Duration = Duration::from_millis(1500);
 const PING_EVERY: Duration = Duration::from_millis(250);
 /// Messages that may wait for the core.
 const INBOX_MAX: usize = 256;
+/// How often the refusal of somebody unknown is reported.
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 
 /// A neighbour and where it can be reached.
 #[derive(Clone, Debug)]
@@ -89,7 +91,8 @@ pub enum Event {
         /// What.
         bytes: Vec<u8>,
     },
-    /// No session could be formed. Reported once for each new reason.
+    /// No session could be formed. Reported once for each new reason; of those who are not known to be members only once in
+    /// ten seconds, since anybody can come at any rate.
     Refused {
         /// With whom, if that is known.
         peer: Option<Peer>,
@@ -125,6 +128,12 @@ struct Shared {
     sessions: AtomicU64,
     /// This node's own start id.
     start: AtomicU64,
+    /// Refusals by their codes.
+    refused: [AtomicU64; Refusal::ALL.len()],
+    /// Attempts that found no place.
+    crowded: AtomicU64,
+    /// When the refusal of somebody unknown was reported last.
+    stranger_told: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -159,8 +168,17 @@ impl Transport {
         let endpoints = endpoint::open(&config.networks, identity)?;
         let (events, inbox) = mpsc::channel(INBOX_MAX);
         let peers = config.neighbours.iter().map(|_| PeerState::default()).collect();
-        let start = AtomicU64::new(config.start);
-        let shared = Arc::new(Shared { config, endpoints, peers, events, sessions: AtomicU64::new(0), start });
+        let shared = Arc::new(Shared {
+            start: AtomicU64::new(config.start),
+            config,
+            endpoints,
+            peers,
+            events,
+            sessions: AtomicU64::new(0),
+            refused: Default::default(),
+            crowded: AtomicU64::new(0),
+            stranger_told: Mutex::default(),
+        });
         for peer in 0..shared.peers.len() {
             tokio::spawn(Arc::clone(&shared).keep_connected(peer));
         }
@@ -224,6 +242,14 @@ impl Transport {
     #[must_use]
     pub fn status(&self, peer: Peer) -> Option<SessionStatus> {
         self.shared.session(peer).as_ref().map(Session::status)
+    }
+
+    /// How many sessions were refused, by whichever side, for each reason; `crowded` are those that found no place.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let words = Refusal::ALL.into_iter().map(Refusal::word);
+        let counts = self.shared.refused.iter().map(|count| count.load(Ordering::Relaxed));
+        words.zip(counts).chain([("crowded", self.shared.crowded.load(Ordering::Relaxed))]).collect()
     }
 
     /// Says goodbye to everybody and gives that a moment to reach them.
@@ -302,19 +328,29 @@ impl Shared {
         (start, hello.to_bytes())
     }
 
-    /// Reports a refusal, unless it is the same as the one before or no fault.
+    /// Counts a refusal and reports it, unless it is the same as the one before or no fault.
     async fn report(&self, peer: Option<Peer>, address: Option<SocketAddr>, why: Refused) {
-        if matches!(why.refusal, Refusal::Replaced | Refusal::Goodbye) {
+        let place = usize::try_from(why.refusal.code()).ok();
+        if let Some(count) = place.and_then(|place| self.refused.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if matches!(why.refusal, Refusal::Replaced | Refusal::Goodbye) || !self.is_to_be_told(peer, &why) {
             return;
         }
+        let _ = self.events.send((0, Event::Refused { peer, address, why })).await;
+    }
+
+    fn is_to_be_told(&self, peer: Option<Peer>, why: &Refused) -> bool {
         if let Some(peer) = peer {
             let mut reported = self.peer(peer).reported.lock().unwrap_or_else(PoisonError::into_inner);
-            if reported.as_ref() == Some(&why) {
-                return;
-            }
-            *reported = Some(why.clone());
+            return reported.replace(why.clone()).as_ref() != Some(why);
         }
-        let _ = self.events.send((0, Event::Refused { peer, address, why })).await;
+        let mut told = self.stranger_told.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = told.is_some_and(|at| at.elapsed() < STRANGERS_EVERY);
+        if !quiet {
+            *told = Some(Instant::now());
+        }
+        !quiet
     }
 }
 

@@ -1,9 +1,12 @@
 //! How sessions form and end: dialling, answering, the checks on both sides, and which of two stays.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::super::hello::{Hello, Refusal, Refused, VERSION};
 use super::super::identity::names;
@@ -20,8 +23,10 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// The higher name waits so long before it dials, so that both rarely dial at once.
 const POLITENESS: Duration = Duration::from_millis(150);
-/// Handshakes of inbound sessions at one time.
+/// Handshakes at one time of inbound sessions from the addresses of neighbours.
 const INBOUND_MAX: usize = 32;
+/// The same from all other addresses, which are only to be told why they are refused.
+const STRANGERS_MAX: usize = 4;
 
 impl Shared {
     /// Dials that neighbour whenever there is no session with it.
@@ -114,9 +119,22 @@ impl Shared {
 
     /// Takes sessions that others dial.
     pub(super) async fn accept(self: Arc<Self>, endpoint: quinn::Endpoint) {
-        let places = Arc::new(tokio::sync::Semaphore::new(INBOUND_MAX));
+        let known: BTreeSet<IpAddr> =
+            self.config.neighbours.iter().flat_map(|n| &n.addresses).flatten().map(SocketAddr::ip).collect();
+        let neighbours = Arc::new(Semaphore::new(INBOUND_MAX));
+        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         while let Some(incoming) = endpoint.accept().await {
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let is_known = known.contains(&incoming.remote_address().ip());
+            let places = if is_known { &neighbours } else { &strangers };
+            // Forged addresses take no place: a stranger's, or any when half of the places are taken, must answer first.
+            let doubtful = !is_known || places.available_permits() <= INBOUND_MAX / 2;
+            if doubtful && !incoming.remote_address_validated() {
+                // Fails only for an address that has answered.
+                let _ = incoming.retry();
+                continue;
+            }
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                self.crowded.fetch_add(1, Ordering::Relaxed);
                 incoming.ignore();
                 continue;
             };

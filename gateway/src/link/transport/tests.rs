@@ -213,3 +213,19 @@ async fn another_network_carries_the_session_when_the_first_is_gone() {
     connected(&mut a_events).await;
     connected(&mut b_events).await;
 }
+
+#[tokio::test]
+async fn strangers_are_all_counted_and_told_of_once_in_a_while() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let (a, mut a_events) = Transport::start(config(9, 1, 2), &ca.identity("node1")).unwrap();
+    let stranger = Config { networks: vec![address(9, 66)], ..config(9, 2, 2) };
+    let (_stranger, _its_events) = Transport::start(stranger, &other.identity("node2")).unwrap();
+    let counted = || a.refusals().iter().find(|(word, _)| *word == "unknown_ca").map_or(0, |(_, count)| *count);
+    let start = Instant::now();
+    while counted() < 3 {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", a.refusals());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let events = std::iter::from_fn(|| a_events.try_next());
+    assert_eq!(events.filter(|event| matches!(event, Event::Refused { peer: None, .. })).count(), 1);
+}

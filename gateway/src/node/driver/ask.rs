@@ -176,7 +176,7 @@ impl Driver {
         let drops = self.datapath.drops();
         counters.extend(drops.into_iter().map(|(reason, count)| (format!("drop_{}", reason.label()), count)));
         counters.extend(self.dispatch.iter().flat_map(|dispatch| dispatch_counters(dispatch)));
-        counters.extend(self.link.iter().flat_map(|link| link_counters(link.status().report)));
+        counters.extend(self.link.iter().flat_map(|link| link_counters(link.status())));
         // Only the owner of a pool's set knows how much of it is used.
         for (name, pool) in self.pools.iter().filter(|(name, _)| self.tenures.contains_key(&home_of_pool(name))) {
             let (used, size) = pool.usage();
@@ -212,9 +212,11 @@ fn dispatch_counters(dispatch: &Dispatch) -> BTreeMap<String, u64> {
     counters.into_iter().map(|(reason, count)| (format!("dispatch_{}", reason.label()), count)).collect()
 }
 
-fn link_counters(report: link::realtime::Report) -> impl Iterator<Item = (String, u64)> {
+fn link_counters(status: link::Status) -> impl Iterator<Item = (String, u64)> {
     let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-    let datagrams = report.datagrams;
+    let (report, datagrams) = (&status.report, status.report.datagrams);
+    let refused = status.refusals.iter().map(|(word, count)| (format!("link_refused_{word}"), *count));
+    let refused: Vec<_> = refused.collect();
     [
         ("link_lease_margin_min_us", report.renewals.margin_min.map_or(0, micros)),
         ("link_lease_lapses", report.renewals.lapses),
@@ -231,4 +233,5 @@ fn link_counters(report: link::realtime::Report) -> impl Iterator<Item = (String
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
+    .chain(refused)
 }
