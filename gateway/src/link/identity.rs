@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use auth::x509::Certificate;
 use rustls::RootCertStore;
-use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
@@ -135,12 +135,13 @@ impl Identity {
     }
 }
 
-/// Whether the first certificate of `chain` names `name` as a DNS subject alternative name.
+/// Whether the first certificate of `chain` names `name` as a DNS subject alternative name. A wildcard names no node, or its
+/// holder would be all of them.
 pub(super) fn names(chain: &[CertificateDer<'_>], name: &str) -> bool {
-    let Some(Ok(leaf)) = chain.first().map(ParsedCertificate::try_from) else {
+    let Some(Ok(leaf)) = chain.first().map(|leaf| Certificate::from_der(leaf)) else {
         return false;
     };
-    ServerName::try_from(name).is_ok_and(|name| verify_server_name(&leaf, &name).is_ok())
+    leaf.alternative_names().contains(&auth::Identity::Fqdn(name.to_owned()))
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -110,8 +110,8 @@ impl Shared {
         let (own, ours) = self.hello();
         session::write_frame(&mut send, &ours).await?;
         let hello = session::read_hello(&connection, &mut recv).await?;
-        if hello.name != *name {
-            return Err(refuse(&connection, Refusal::Name, format!("{name} was dialled, {} answered", hello.name)));
+        if hello.name != *name || !names(&session::certificates(&connection), name) {
+            return Err(refuse(&connection, Refusal::Name, format!("{name} was dialled, {:?} answered", hello.name)));
         }
         self.check(&connection, &hello)?;
         self.install(peer, own, hello.start, Dialler::Us, connection, send, recv).await

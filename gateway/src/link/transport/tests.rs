@@ -181,6 +181,9 @@ async fn a_certificate_that_names_somebody_else_is_refused() {
     let ca = Ca::new();
     let error = Transport::start(config(6, 1, 2), &ca.identity("node3")).unwrap_err();
     assert!(error.to_string().contains("node1"), "{error}");
+    let of_a_domain = Config { name: "node1.lab.test".into(), ..config(6, 1, 2) };
+    let error = Transport::start(of_a_domain, &ca.identity("*.lab.test")).unwrap_err();
+    assert!(error.to_string().contains("node1.lab.test"), "a wildcard names no node: {error}");
 }
 
 #[tokio::test]
