@@ -293,7 +293,7 @@ impl Replication {
     /// Planned move, old owner: sends the application's final `state` behind all records of the set, and owns it no more.
     ///
     /// # Errors
-    /// This node does not own the set.
+    /// This node does not own the set, or owns it anew under an epoch as high.
     pub fn hand_over(
         &mut self,
         now: Time,
@@ -304,7 +304,8 @@ impl Replication {
     ) -> Result<(), PutError> {
         self.pack_due = true;
         let store = &mut self.sets[set];
-        if !store.owned {
+        // The move may have ended while the application was stopping, and the set be this node's again.
+        if !store.owned || tenure.epoch <= store.epoch {
             return Err(PutError::NotOwner(set));
         }
         store.owned = false;
@@ -418,5 +419,24 @@ impl Replication {
             }
         }
         self.log.trim(half);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_move_that_has_ended_gives_nothing_away() {
+        let mut node = Replication::new(StartId(1), Vec::new(), Bounds::default());
+        let (set, now) = (WorkSet::from_low_bits(7), Time::ZERO);
+        let tenure = |count| Tenure { epoch: Epoch { count, master: Slot::default() }, slot: Slot::default() };
+        node.acquire(now, set, tenure(1));
+        // The new owner, under epoch 2, is gone: the set is ours again.
+        node.acquire(now, set, tenure(3));
+        assert_eq!(node.hand_over(now, set, StartId(2), tenure(2), &[]), Err(PutError::NotOwner(set)));
+        assert_eq!(node.epoch(set), (tenure(3).epoch, true));
+        assert_eq!(node.hand_over(now, set, StartId(2), tenure(4), &[]), Ok(()));
+        assert_eq!(node.epoch(set), (tenure(3).epoch, false));
     }
 }
