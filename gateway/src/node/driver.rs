@@ -93,7 +93,8 @@ struct Strays {
     handed_on: u64,
     /// Taken in for another node.
     taken: u64,
-    /// Of a set of this node's own, or one that moves here and can queue no more, or nobody's.
+    /// Of a set of this node's own, or one that moves here and can queue no more, or nobody's; or taken in for a set that has
+    /// gone, unreadable, or without room.
     dropped: u64,
 }
 

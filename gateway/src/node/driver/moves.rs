@@ -331,17 +331,22 @@ impl Driver {
     }
 
     fn on_handed_on(&mut self, set: WorkSet, packet: &[u8]) {
-        if !self.tenures.contains_key(&set) {
+        let stray = Stray::from_bytes(packet).ok().filter(|_| self.tenures.contains_key(&set));
+        let Some(stray) = stray else {
+            self.strays.dropped += 1;
             return;
-        }
-        let Ok(stray) = Stray::from_bytes(packet) else { return };
+        };
         self.strays.taken += 1;
+        let has_room = match (stray.path(), stray.ike) {
+            (Some(path), true) => {
+                self.endpoint.handle_datagram(boot_time(), path, set, &stray.octets);
+                true
+            }
+            (Some(path), false) => self.datapath.handle_esp(path, stray.octets.into()),
+            (None, _) => self.datapath.handle_inner(&stray.octets),
+        };
         // A packet that finds no room is lost, as on any network.
-        match (stray.path(), stray.ike) {
-            (Some(path), true) => self.endpoint.handle_datagram(boot_time(), path, set, &stray.octets),
-            (Some(path), false) => drop(self.datapath.handle_esp(path, stray.octets.into())),
-            (None, _) => drop(self.datapath.handle_inner(&stray.octets)),
-        }
+        self.strays.dropped += u64::from(!has_room);
     }
 
     fn on_said(&mut self, from: StartId, word: &[u8]) {
