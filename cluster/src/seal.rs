@@ -25,6 +25,8 @@ pub const TAG_LEN: usize = 16;
 pub const SENDERS_MAX: usize = 64;
 /// Counters behind the highest that are still accepted once.
 pub const WINDOW: u64 = 1024;
+/// Group keys that open datagrams at one time: as many as there may be parts of a cluster that were founded apart.
+pub const GROUPS_MAX: usize = 16;
 const VERSION: u8 = 1;
 
 /// A key that all members of the cluster share, and which of them it is.
@@ -94,7 +96,8 @@ impl Seal {
         Ok(seal)
     }
 
-    /// Opens datagrams under `group` too from now on. The oldest of three keys is forgotten.
+    /// Opens datagrams under `group` too from now on. Of more than [`GROUPS_MAX`] keys the oldest is forgotten, but not the
+    /// one that this node seals with.
     pub fn accept_group(&mut self, group: GroupKey) {
         // Of two keys drawn at random, one in 256 pairs has one number: what was derived from the one opens nothing of the other.
         let is_other = |known: &GroupKey| known.generation == group.generation && known.secret != group.secret;
@@ -103,8 +106,10 @@ impl Seal {
         }
         self.groups.retain(|known| known.generation != group.generation);
         self.groups.push(group);
-        if self.groups.len() > 2 {
-            let old = self.groups.remove(0).generation;
+        let own = self.own.as_ref().map(|(generation, _)| *generation);
+        let oldest = self.groups.iter().position(|known| Some(known.generation) != own);
+        if let Some(oldest) = oldest.filter(|_| self.groups.len() > GROUPS_MAX) {
+            let old = self.groups.remove(oldest).generation;
             self.senders.retain(|(generation, _, _), _| *generation != old);
         }
     }
@@ -340,6 +345,22 @@ mod tests {
         b.accept_group(other);
         a.seal(b"new", &mut buffer).unwrap();
         assert_eq!(b.open(&mut buffer), Ok((StartId(1), b"new".as_slice())));
+    }
+
+    #[test]
+    fn the_oldest_of_many_keys_is_forgotten_but_not_ones_own() {
+        let (mut a, mut b) = (seal("a", 1), seal("b", 2));
+        for generation in 2..=40 {
+            b.accept_group(group(generation));
+        }
+        assert_eq!(b.groups.len(), GROUPS_MAX);
+        let mut buffer = Vec::new();
+        for (generation, opens) in [(1, true), (2, false), (25, false), (26, true), (40, true)] {
+            a.accept_group(group(generation));
+            a.use_group(generation).unwrap();
+            a.seal(b"x", &mut buffer).unwrap();
+            assert_eq!(b.open(&mut buffer).is_ok(), opens, "{generation}");
+        }
     }
 
     #[test]

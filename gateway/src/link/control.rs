@@ -104,6 +104,8 @@ pub(super) struct Control {
     status: Arc<Mutex<Status>>,
     /// Whose session is open, and under which start id.
     peers: Vec<Option<StartId>>,
+    /// Which group key each of them showed last.
+    shown: Vec<Option<u64>>,
     /// Who asks to join, and under which start id.
     asked: Vec<Option<StartId>>,
     view: Option<CurrentView>,
@@ -125,7 +127,8 @@ impl Control {
         status: Arc<Mutex<Status>>,
     ) -> Self {
         let replication = Replication::new(start, config.applied.clone(), config.bounds.clone());
-        let (peers, asked) = (vec![None; config.members.len()], vec![None; config.members.len()]);
+        let count = config.members.len();
+        let (peers, shown, asked) = (vec![None; count], vec![None; count], vec![None; count]);
         Self {
             config,
             start,
@@ -137,6 +140,7 @@ impl Control {
             events,
             status,
             peers,
+            shown,
             asked,
             view: None,
             owners: BTreeMap::new(),
@@ -220,6 +224,8 @@ impl Control {
                 }
             }
             Notice::Report(report) => {
+                // Who once had reason not to take this node's key over may have none any more.
+                self.show_key_to(|peer| self.shown[peer] != Some(self.keys.shown().id));
                 let neighbours = self.config.members.iter().enumerate().map(|(peer, member)| NeighbourStatus {
                     name: member.name.clone(),
                     session: self.transport.status(peer),
@@ -301,9 +307,9 @@ impl Control {
         match event {
             transport::Event::Connected { peer, start, address } => {
                 self.peers[peer] = Some(StartId(start));
+                self.shown[peer] = None;
                 self.send(peer, Port::Key, &self.keys.shown().to_bytes());
                 self.replication.handle_peer_connected(now, StartId(start));
-                self.admit(peer);
                 self.tell(Event::Note(Note::Connected { name: self.name(peer), address }));
             }
             transport::Event::Disconnected { peer, why } => {
@@ -325,11 +331,8 @@ impl Control {
         if *port == Port::Replication as u8 {
             self.replication.handle_message(boot_time(), start, body);
         } else if *port == Port::Key as u8 {
-            if let Ok(shown) = Shown::from_bytes(body)
-                && self.keys.handle_shown(shown)
-            {
-                self.realtime.order(Order::UseKey(self.keys.group()));
-                self.show_key();
+            if let Ok(shown) = Shown::from_bytes(body) {
+                self.on_shown(peer, shown);
             }
         } else if *port == Port::HandOn as u8
             && let Some((set, packet)) = body.split_first_chunk::<2>()
@@ -342,10 +345,23 @@ impl Control {
         }
     }
 
-    /// Lets a node in that asks to join once it has shown its certificate, under the start id under which it asks: the group
-    /// key alone says that somebody is a node, not which, and not that it lives.
+    fn on_shown(&mut self, peer: Peer, shown: Shown) {
+        self.shown[peer] = Some(shown.id);
+        if let Some(key) = self.keys.founded_apart(&shown) {
+            self.realtime.order(Order::ReadKey(key));
+        }
+        if self.keys.handle_shown(shown) {
+            self.realtime.order(Order::UseKey(self.keys.group()));
+            self.show_key();
+        }
+        self.admit(peer);
+    }
+
+    /// Lets a node in that asks to join once it has shown its certificate, under the start id under which it asks, and has the
+    /// cluster's group key, which alone says that somebody is a node, not which, and not that it lives.
     fn admit(&mut self, peer: Peer) {
-        if let Some(start) = self.asked[peer].take_if(|start| self.peers[peer] == Some(*start)) {
+        let has_key = self.shown[peer] == Some(self.keys.shown().id);
+        if let Some(start) = self.asked[peer].take_if(|start| has_key && self.peers[peer] == Some(*start)) {
             self.realtime.order(Order::JoinVerdict(start, Ok(())));
         }
     }
@@ -479,9 +495,13 @@ impl Control {
     }
 
     fn show_key(&self) {
+        self.show_key_to(|_| true);
+    }
+
+    fn show_key_to(&self, whom: impl Fn(Peer) -> bool) {
         let shown = self.keys.shown().to_bytes();
         for (peer, start) in self.peers.iter().enumerate() {
-            if start.is_some() {
+            if start.is_some() && whom(peer) {
                 self.send(peer, Port::Key, &shown);
             }
         }

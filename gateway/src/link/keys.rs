@@ -2,7 +2,8 @@
 //!
 //! Each node draws one at its start and shows it to its neighbours inside their mutual-TLS sessions, in memory only. A
 //! node without a view takes over a better one: that of a neighbour in a view, else one that such a neighbour once
-//! vouched for, else the one with the smallest name. So a joiner takes the cluster's, and founders agree.
+//! vouched for, else the one with the smallest name. So a joiner takes the cluster's, and founders agree. Two parts that were
+//! founded while they could not reach each other have a key each: both read the other's too, so that one can yield and join.
 
 use std::cmp::Reverse;
 
@@ -41,10 +42,17 @@ impl Keys {
         &self.own
     }
 
-    /// The key for the seal. The generation tells keys apart in a datagram before it is opened.
+    /// The key for the seal.
     pub(super) fn group(&self) -> GroupKey {
-        let [.., generation] = self.own.id.to_be_bytes();
-        GroupKey { generation, secret: self.own.secret.clone() }
+        group_of(&self.own)
+    }
+
+    /// The key of a neighbour whose part of the cluster was founded apart from this node's: its announcements must be read, or
+    /// neither would ever yield. One in 256 such keys has the number of our own and cannot be read beside it.
+    pub(super) fn founded_apart(&self, shown: &Shown) -> Option<GroupKey> {
+        let (theirs, ours) = (group_of(shown), self.group());
+        let apart = self.own.in_view && shown.in_view && shown.id != self.own.id;
+        Some(theirs).filter(|theirs| apart && theirs.generation != ours.generation)
     }
 
     /// This node has entered a view, or left all. Returns whether the neighbours must be shown the change.
@@ -66,6 +74,12 @@ impl Keys {
         self.own = Shown { in_view: false, proven, ..shown };
         changed
     }
+}
+
+/// The generation tells keys apart in a datagram before it is opened.
+fn group_of(shown: &Shown) -> GroupKey {
+    let [.., generation] = shown.id.to_be_bytes();
+    GroupKey { generation, secret: shown.secret.clone() }
 }
 
 #[cfg(test)]
@@ -122,5 +136,22 @@ mod tests {
         other.handle_view(true);
         assert!(!node.handle_shown(other.shown().clone()));
         assert_eq!(node.shown().id, 9);
+    }
+    #[test]
+    fn parts_that_were_founded_apart_read_each_other_until_one_has_yielded() {
+        let mut nodes = [keys(9), keys(1)];
+        assert!(nodes[0].founded_apart(nodes[1].shown()).is_none(), "who is in no view takes a key over");
+        for node in &mut nodes {
+            node.handle_view(true);
+        }
+        let theirs = nodes[0].founded_apart(nodes[1].shown());
+        assert_eq!(theirs.map(|key| (key.generation, key.secret)), Some((1, nodes[1].shown().secret.clone())));
+        assert!(nodes[0].founded_apart(nodes[0].shown()).is_none());
+        let mut same_number = keys(9 + 256);
+        same_number.handle_view(true);
+        assert!(nodes[0].founded_apart(same_number.shown()).is_none());
+        nodes[1].handle_view(false);
+        settle(&mut nodes);
+        assert!(nodes.iter().all(|node| node.shown().id == 9));
     }
 }

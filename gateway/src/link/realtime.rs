@@ -60,6 +60,7 @@ impl fmt::Debug for Hooks {
 #[derive(Debug)]
 pub(super) enum Order {
     UseKey(GroupKey),
+    ReadKey(GroupKey),
     JoinVerdict(StartId, Result<(), String>),
     Counted(StartId),
     Slow(StartId),
@@ -332,6 +333,7 @@ impl Loop {
                 // It was accepted just now.
                 let _ = self.seal.use_group(generation);
             }
+            Order::ReadKey(key) => self.seal.accept_group(key),
             Order::JoinVerdict(start, verdict) => self.membership.handle_join_verdict(now, start, verdict),
             Order::Counted(start) => self.membership.handle_counted(now, start),
             Order::Slow(start) => self.membership.handle_slow(now, start),

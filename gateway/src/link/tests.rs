@@ -32,16 +32,28 @@ struct Node {
 
 impl Node {
     fn start(test: u8, node: u8, nodes: u8, identity: &Identity) -> Self {
+        let others = (1..=nodes).filter(|other| *other != node);
+        Self::start_among(test, node, others.map(|other| (other, other)), Probe::Held, identity)
+    }
+
+    /// Starts a node that looks for each of the others at the address of another number.
+    fn start_among(
+        test: u8,
+        node: u8,
+        others: impl Iterator<Item = (u8, u8)>,
+        probe: Probe,
+        identity: &Identity,
+    ) -> Self {
         let address = |node| IpAddr::V4(Ipv4Addr::new(127, 80, test, node));
         let name = |node: u8| format!("node{node}");
-        let members = (1..=nodes).filter(|other| *other != node);
+        let members = others.map(|(n, at)| Member { name: name(n), addresses: vec![Some(address(at))] });
         let config = Config {
             cluster: "lab".into(),
             name: name(node),
             configuration_version: 1,
             configuration_hash: [1; 32],
             networks: vec![address(node)],
-            members: members.map(|n| Member { name: name(n), addresses: vec![Some(address(n))] }).collect(),
+            members: members.collect(),
             port: 4700,
             weight: 1,
             lone_survivor: LoneSurvivor::Serve,
@@ -65,7 +77,7 @@ impl Node {
         let link = ClusterLink::start(config, identity, hooks, apply, events).unwrap();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (handle, state) = (link.handle(), Arc::clone(&seen));
-        std::thread::spawn(move || run(inbox, &handle, &state));
+        std::thread::spawn(move || run(inbox, &handle, &state, probe));
         Self { link, seen, applied, lease }
     }
 
@@ -92,7 +104,7 @@ impl Node {
 }
 
 /// Plays the node's runtime.
-fn run(mut inbox: mpsc::UnboundedReceiver<Event>, handle: &Handle, seen: &Mutex<Seen>) {
+fn run(mut inbox: mpsc::UnboundedReceiver<Event>, handle: &Handle, seen: &Mutex<Seen>, probe: Probe) {
     while let Some(event) = inbox.blocking_recv() {
         let mut seen = seen.lock().unwrap();
         match event {
@@ -113,7 +125,8 @@ fn run(mut inbox: mpsc::UnboundedReceiver<Event>, handle: &Handle, seen: &Mutex<
                 handle.taken(set, tenure.epoch);
             }
             Event::Committed(_, commit) => seen.committed = commit,
-            Event::Abandon(_) | Event::HandedOn { .. } | Event::Said { .. } | Event::Probe => {}
+            Event::Probe => handle.probed(probe),
+            Event::Abandon(_) | Event::HandedOn { .. } | Event::Said { .. } => {}
             Event::Note(note) => seen.notes.push(format!("{note:?}")),
         }
     }
@@ -205,4 +218,36 @@ fn a_datagram_costs_no_cryptography_unless_it_comes_from_a_members_address() {
     say(([127, 80, 2, 2], 4701));
     until("the member's address", &[&node], || counted().malformed == 1);
     assert_eq!(counted().strange, 2);
+}
+
+/// A network that comes up late: carries datagrams between two nodes that look for each other where nobody is.
+fn connect(test: u8, (one, seen_as): (u8, u8), (two, also_seen_as): (u8, u8)) {
+    for port in [4700, 4701] {
+        let address = |node: u8| SocketAddr::from(([127, 80, test, node], port));
+        let [first, second] = [seen_as, also_seen_as].map(|node| Arc::new(UdpSocket::bind(address(node)).unwrap()));
+        let ways = [(Arc::clone(&second), Arc::clone(&first), address(two)), (first, second, address(one))];
+        for (from, by, to) in ways {
+            std::thread::spawn(move || {
+                let mut buffer = [0; 65_536];
+                while let Ok((len, _)) = from.recv_from(&mut buffer) {
+                    let _ = by.send_to(&buffer[..len], to);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn of_two_parts_that_were_founded_apart_one_yields_when_they_meet() {
+    let ca = Ca::new();
+    let start = |node: u8, other, at| {
+        let identity = ca.identity(&format!("node{node}"));
+        Node::start_among(3, node, [(other, at)].into_iter(), Probe::Free, &identity)
+    };
+    let (one, two) = (start(1, 2, 12), start(2, 1, 11));
+    let all = [&one, &two];
+    until("a cluster of each", &all, || all.iter().all(|node| node.full() == 1));
+    connect(3, (1, 11), (2, 12));
+    until("the one with the higher address to yield", &all, || two.notes().iter().any(|note| note == "Left(Healing)"));
+    assert_eq!(one.full(), 1, "the other one stays");
 }
