@@ -29,10 +29,10 @@ pub const WINDOW: u64 = 1024;
 pub const GROUPS_MAX: usize = 16;
 const VERSION: u8 = 1;
 
-/// A key that all members of the cluster share, and which of them it is.
-#[derive(Clone, Debug)]
+/// A key that all members of the cluster share.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupKey {
-    /// Rises by one with each change, modulo 256.
+    /// Tells keys apart in a datagram, mostly: of two drawn at random, one in 256 pairs has the same.
     pub generation: u8,
     /// At least 32 random octets.
     pub secret: Secret,
@@ -69,7 +69,7 @@ struct Sender {
 pub struct Seal {
     groups: Vec<GroupKey>,
     name: u64,
-    own: Option<(u8, LessSafeKey)>,
+    own: Option<(GroupKey, LessSafeKey)>,
     start: StartId,
     counter: u64,
     senders: HashMap<(u8, u64, StartId), Sender>,
@@ -91,37 +91,31 @@ impl Seal {
             senders: HashMap::new(),
             clock: 0,
         };
-        seal.own = Some((group.generation, derive(&group.secret, seal.name, start)?));
-        seal.groups.push(group);
+        seal.use_group(group)?;
         Ok(seal)
     }
 
     /// Opens datagrams under `group` too from now on. Of more than [`GROUPS_MAX`] keys the oldest is forgotten, but not the
     /// one that this node seals with.
     pub fn accept_group(&mut self, group: GroupKey) {
-        // Of two keys drawn at random, one in 256 pairs has one number: what was derived from the one opens nothing of the other.
-        let is_other = |known: &GroupKey| known.generation == group.generation && known.secret != group.secret;
-        if self.groups.iter().any(is_other) {
-            self.senders.retain(|(generation, _, _), _| *generation != group.generation);
-        }
-        self.groups.retain(|known| known.generation != group.generation);
+        self.groups.retain(|known| *known != group);
         self.groups.push(group);
-        let own = self.own.as_ref().map(|(generation, _)| *generation);
-        let oldest = self.groups.iter().position(|known| Some(known.generation) != own);
+        let is_own = |known: &GroupKey| self.own.as_ref().is_some_and(|(own, _)| own == known);
+        let oldest = self.groups.iter().position(|known| !is_own(known));
         if let Some(oldest) = oldest.filter(|_| self.groups.len() > GROUPS_MAX) {
             let old = self.groups.remove(oldest).generation;
             self.senders.retain(|(generation, _, _), _| *generation != old);
         }
     }
 
-    /// Seals under the group key of that generation from now on, once all members accept it.
+    /// Seals under `group` from now on, once all members accept it, and opens under it.
     ///
     /// # Errors
-    /// [`SealError::Generation`]: that key was not given with [`accept_group`](Self::accept_group).
-    pub fn use_group(&mut self, generation: u8) -> Result<(), SealError> {
-        let group = self.groups.iter().find(|group| group.generation == generation);
-        let group = group.ok_or(SealError::Generation(generation))?;
-        self.own = Some((generation, derive(&group.secret, self.name, self.start)?));
+    /// The key derivation failed: [`SealError::Forged`].
+    pub fn use_group(&mut self, group: GroupKey) -> Result<(), SealError> {
+        let key = derive(&group.secret, self.name, self.start)?;
+        self.own = Some((group.clone(), key));
+        self.accept_group(group);
         Ok(())
     }
 
@@ -137,8 +131,8 @@ impl Seal {
     /// As for [`use_group`](Self::use_group).
     pub fn set_start(&mut self, start: StartId) -> Result<(), SealError> {
         self.start = start;
-        let Some((generation, _)) = self.own else { return Err(SealError::Forged) };
-        self.use_group(generation)
+        let Some((group, _)) = &self.own else { return Err(SealError::Forged) };
+        self.use_group(group.clone())
     }
 
     /// Seals `datagram` into `buffer`; what that held is dropped. Allocates only while `buffer` grows.
@@ -148,9 +142,9 @@ impl Seal {
     pub fn seal(&mut self, datagram: &[u8], buffer: &mut Vec<u8>) -> Result<(), SealError> {
         let counter = self.counter;
         self.counter = counter.checked_add(1).ok_or(SealError::Exhausted)?;
-        let Some((generation, key)) = &self.own else { return Err(SealError::Forged) };
+        let Some((group, key)) = &self.own else { return Err(SealError::Forged) };
         buffer.clear();
-        buffer.extend_from_slice(&[VERSION, *generation]);
+        buffer.extend_from_slice(&[VERSION, group.generation]);
         buffer.extend_from_slice(&self.name.to_be_bytes());
         buffer.extend_from_slice(&self.start.0.to_be_bytes());
         buffer.extend_from_slice(&counter.to_be_bytes());
@@ -179,30 +173,59 @@ impl Seal {
         self.clock = self.clock.wrapping_add(1);
         let id = (generation, name, start);
         let (header, body) = sealed.split_at_mut_checked(HEADER_LEN).ok_or(SealError::Forged)?;
-        if let Some(sender) = self.senders.get_mut(&id) {
-            if !sender.is_fresh(counter) {
-                return Err(SealError::Replayed);
+        let known = self.senders.get(&id);
+        if known.is_some_and(|sender| !sender.is_fresh(counter)) {
+            return Err(SealError::Replayed);
+        }
+        let groups = || self.groups.iter().filter(move |group| group.generation == generation);
+        let count = groups().count();
+        // A failed attempt spoils the octets.
+        let spare = if count > 1 { body.to_vec() } else { Vec::new() };
+        let open = |key: &LessSafeKey, body: &mut [u8]| {
+            if !spare.is_empty() {
+                body.copy_from_slice(&spare);
             }
-            let plain =
-                sender.key.open_in_place(nonce(counter), Aad::from(&*header), body).map_err(|_| SealError::Forged)?;
+            key.open_in_place(nonce(counter), Aad::from(&*header), body).ok().map(|plain| plain.len())
+        };
+        let mut key = None;
+        let mut opened = known.and_then(|sender| open(&sender.key, body));
+        if count == 0 {
+            return Err(SealError::Generation(generation));
+        }
+        if opened.is_none() && (count > 1 || known.is_none()) {
+            for group in groups() {
+                let derived = derive(&group.secret, name, start)?;
+                opened = open(&derived, body);
+                if opened.is_some() {
+                    key = Some(derived);
+                    break;
+                }
+            }
+        }
+        let len = opened.ok_or(SealError::Forged)?;
+        if let Some(key) = key {
+            self.keep(id, key);
+        }
+        if let Some(sender) = self.senders.get_mut(&id) {
             sender.note(counter);
             sender.used = self.clock;
-            return Ok((start, plain));
         }
-        let group = self.groups.iter().find(|group| group.generation == generation);
-        let group = group.ok_or(SealError::Generation(generation))?;
-        let key = derive(&group.secret, name, start)?;
-        let plain = key.open_in_place(nonce(counter), Aad::from(&*header), body).map_err(|_| SealError::Forged)?;
-        let mut sender = Sender { key, highest: 0, seen: [0; 16], used: self.clock };
-        sender.note(counter);
+        Ok((start, sealed.get(HEADER_LEN..HEADER_LEN.saturating_add(len)).unwrap_or_default()))
+    }
+
+    /// Keeps the key of a sender, who is new or has taken another group key of the same number.
+    fn keep(&mut self, id: (u8, u64, StartId), key: LessSafeKey) {
+        if let Some(sender) = self.senders.get_mut(&id) {
+            sender.key = key;
+            return;
+        }
         if self.senders.len() >= SENDERS_MAX {
             let oldest = self.senders.iter().min_by_key(|(_, sender)| sender.used).map(|(id, _)| *id);
             if let Some(oldest) = oldest {
                 self.senders.remove(&oldest);
             }
         }
-        self.senders.insert(id, sender);
-        Ok((start, plain))
+        self.senders.insert(id, Sender { key, highest: 0, seen: [0; 16], used: self.clock });
     }
 }
 
@@ -321,8 +344,7 @@ mod tests {
         let mut buffer = Vec::new();
         a.seal(b"old", &mut buffer).unwrap();
         assert!(b.open(&mut buffer).is_ok());
-        a.accept_group(group(2));
-        a.use_group(2).unwrap();
+        a.use_group(group(2)).unwrap();
         a.seal(b"new", &mut buffer).unwrap();
         assert!(b.open(&mut buffer).is_ok());
         b.retire_others(1);
@@ -331,20 +353,32 @@ mod tests {
     }
 
     #[test]
-    fn another_key_of_the_same_number_takes_the_place_of_the_first() {
-        let (mut a, mut b) = (seal("a", 1), seal("b", 2));
+    fn keys_of_one_number_are_told_apart_by_what_they_open() {
+        let (mut a, mut b, mut c) = (seal("a", 1), seal("b", 2), seal("c", 3));
+        let other = GroupKey { generation: 1, secret: Secret::from_slice(&[9; 32]) };
         let mut buffer = Vec::new();
         a.seal(b"old", &mut buffer).unwrap();
         let mut recorded = buffer.clone();
         assert!(b.open(&mut buffer).is_ok());
-        b.accept_group(group(1));
-        assert_eq!(b.open(&mut recorded), Err(SealError::Replayed), "the same key: nothing is forgotten");
-        let other = GroupKey { generation: 1, secret: Secret::from_slice(&[9; 32]) };
-        a.accept_group(other.clone());
-        a.use_group(1).unwrap();
+        a.use_group(other.clone()).unwrap();
         b.accept_group(other);
-        a.seal(b"new", &mut buffer).unwrap();
-        assert_eq!(b.open(&mut buffer), Ok((StartId(1), b"new".as_slice())));
+        assert_eq!(b.open(&mut recorded), Err(SealError::Replayed), "nothing is forgotten");
+        for round in 0..3 {
+            a.seal(b"new", &mut buffer).unwrap();
+            assert_eq!(b.open(&mut buffer), Ok((StartId(1), b"new".as_slice())), "{round}");
+            c.seal(b"under the first", &mut buffer).unwrap();
+            assert_eq!(b.open(&mut buffer), Ok((StartId(3), b"under the first".as_slice())), "{round}");
+        }
+        b.set_start(StartId(4)).unwrap();
+        b.seal(b"as before", &mut buffer).unwrap();
+        assert!(c.open(&mut buffer).is_ok(), "it still seals under the first");
+        a.seal(b"x", &mut buffer).unwrap();
+        for at in 0..buffer.len() {
+            let mut changed = buffer.clone();
+            changed[at] ^= 1;
+            assert!(b.open(&mut changed).is_err(), "octet {at}");
+        }
+        assert!(b.open(&mut buffer).is_ok());
     }
 
     #[test]
@@ -356,8 +390,7 @@ mod tests {
         assert_eq!(b.groups.len(), GROUPS_MAX);
         let mut buffer = Vec::new();
         for (generation, opens) in [(1, true), (2, false), (25, false), (26, true), (40, true)] {
-            a.accept_group(group(generation));
-            a.use_group(generation).unwrap();
+            a.use_group(group(generation)).unwrap();
             a.seal(b"x", &mut buffer).unwrap();
             assert_eq!(b.open(&mut buffer).is_ok(), opens, "{generation}");
         }
