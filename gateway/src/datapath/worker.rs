@@ -244,7 +244,10 @@ impl Worker {
             }
             Command::Inner(packet) => self.handle_copy(&packet),
             Command::Watch(set) => {
-                self.modes.insert(set, Mode::Watched(Vec::new()));
+                // Told again, it has noted already what the new owner may queue.
+                if !matches!(self.modes.get(&set), Some(Mode::Watched(_))) {
+                    self.modes.insert(set, Mode::Watched(Vec::new()));
+                }
             }
             Command::Hold(set) => {
                 self.modes.insert(set, Mode::Held(Hold::default()));

@@ -246,7 +246,8 @@ impl Driver {
     fn poll_timeout(&self) -> Option<Time> {
         let outgoing = self.outgoing.iter().map(|(at, _)| *at).min();
         let gathering = self.gatherings.iter().map(Gathering::give_up_at).min();
-        let own = [outgoing, gathering, Some(self.reclaim_at), self.tidings.poll_timeout()];
+        let asking = self.coming.values().filter_map(Coming::ask_at).min();
+        let own = [outgoing, gathering, asking, Some(self.reclaim_at), self.tidings.poll_timeout()];
         let asked = [self.endpoint.poll_timeout(), self.questions.poll_timeout()];
         asked.into_iter().chain(own).flatten().min()
     }
@@ -254,6 +255,7 @@ impl Driver {
     fn handle_timeout(&mut self, now: Time) {
         self.endpoint.handle_timeout(now);
         self.repeat_questions(now);
+        self.ask_again(now);
         self.forget_outgoing(now);
         self.reclaim(now);
         self.finish_gatherings(now);

@@ -32,9 +32,15 @@ pub(super) struct Coming {
     ike: Vec<(Path, Vec<u8>)>,
     /// Plain packets of pairs that have come up since.
     inner: Vec<Vec<u8>>,
+    /// When the old owner is asked again to watch; none once it does.
+    ask_at: Option<Time>,
 }
 
 impl Coming {
+    pub(super) const fn ask_at(&self) -> Option<Time> {
+        self.ask_at
+    }
+
     /// Queues an IKE datagram. The peers of a set have few requests open, and repeat what is lost.
     pub(super) fn queue(&mut self, path: Path, datagram: Vec<u8>) {
         if self.ike.len() < IKE_QUEUE_MAX {
@@ -76,7 +82,8 @@ impl Driver {
             Event::Release(set) => self.on_release(set),
             Event::Prepare { set, tenure, records, .. } => {
                 let (pairs, ike, inner) = (Vec::new(), Vec::new(), Vec::new());
-                self.coming.insert(set, Coming { tenure, records, pairs, ike, inner });
+                let ask_at = Some(boot_time() + ASK_EVERY);
+                self.coming.insert(set, Coming { tenure, records, pairs, ike, inner, ask_at });
                 // The old owner must note what it processes before this node begins to queue.
                 if let Some(link) = &self.link {
                     link.ask(set, Word::watch(set).to_bytes());
@@ -255,6 +262,15 @@ impl Driver {
         }
     }
 
+    /// Asks old owners again that have not said that they watch: words are lost with the session that they were on.
+    pub(super) fn ask_again(&mut self, now: Time) {
+        let Some(link) = &self.link else { return };
+        for (set, coming) in self.coming.iter_mut().filter(|(_, coming)| coming.ask_at.is_some_and(|at| at <= now)) {
+            coming.ask_at = Some(now + ASK_EVERY);
+            link.ask(*set, Word::watch(*set).to_bytes());
+        }
+    }
+
     /// A set is to move to the node `from`.
     fn on_watch(&self, from: StartId, set: WorkSet) {
         if self.tenures.contains_key(&set) {
@@ -276,7 +292,9 @@ impl Driver {
     /// The old owner watches: now this node may queue. The workers must know whose packets those are before the filter
     /// lets them in.
     fn on_watching(&mut self, set: WorkSet) {
-        let Some(coming) = self.coming.get_mut(&set) else { return };
+        // A second answer must not begin a second queue.
+        let Some(coming) = self.coming.get_mut(&set).filter(|coming| coming.ask_at.is_some()) else { return };
+        coming.ask_at = None;
         if let Some(at) = self.outgoing.iter().position(|(_, gone)| *gone == set) {
             self.outgoing.swap_remove(at);
             self.datapath.forget_set(set);
@@ -383,6 +401,8 @@ impl Driver {
     }
 }
 
+/// An old owner that does not watch yet is asked this often.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Packets of a set that went may still be on their way through this node's kernel for so long.
 const FORGET_AFTER: Duration = Duration::from_millis(500);
 /// IKE datagrams that wait for a set that moves here.
