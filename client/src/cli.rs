@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::enroll::Enroll;
 use crate::home::Home;
+use crate::output::say;
 use crate::profile::ProfileVerb;
 use crate::request::Request;
 use crate::shell::{Completions, Manual};
@@ -53,7 +54,7 @@ impl Place {
 
     pub(crate) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string(value)?);
+            say!("{}", serde_json::to_string(value)?);
         } else {
             text(value);
         }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::cli::Place;
 use crate::fault::Fault;
 use crate::home::Home;
+use crate::output::say;
 use crate::terminal::{attended, paper, prompt, read_text};
 use waiting::Waiting;
 
@@ -107,12 +108,12 @@ impl Enroll {
         if !attended() {
             return Err(Fault::NoTerminal.into());
         }
-        println!("Type the code that you were given. Capitals, spaces and dashes do not matter.\n");
+        say!("Type the code that you were given. Capitals, spaces and dashes do not matter.\n");
         let code = loop {
             let typed = Zeroizing::new(prompt("  code: ")?);
             match Code::parse(&typed) {
                 Ok(code) => break code,
-                Err(error) => println!("  {}\n", Fault::Code(error)),
+                Err(error) => say!("  {}\n", Fault::Code(error)),
             }
         };
         self.begin(home, &code)
@@ -148,25 +149,25 @@ impl Enroll {
             words: words.to_string(),
         };
         self.place.show(&begun, |begun| {
-            println!("\nYour request. Send it to the administrator by mail, chat, photograph or telephone:\n");
+            say!("\nYour request. Send it to the administrator by mail, chat, photograph or telephone:\n");
             for line in begun.request.lines() {
-                println!("    {line}");
+                say!("    {line}");
             }
-            println!("\n{}", qr_half_blocks(&begun.qr, paper()));
+            say!("\n{}", qr_half_blocks(&begun.qr, paper()));
             if self.speak {
                 for line in begun.request.lines() {
-                    println!("    {}", spelled(line));
+                    say!("    {}", spelled(line));
                 }
-                println!();
+                say!("");
             }
-            println!("If the administrator asks for words, read out these six:\n\n{}", large_words(&words));
-            println!("Your key stays on this device. When the reply comes: ccvpn enroll");
+            say!("If the administrator asks for words, read out these six:\n\n{}", large_words(&words));
+            say!("Your key stays on this device. When the reply comes: ccvpn enroll");
         })
     }
 
     /// Reads the reply as it is pasted or typed, until it is whole.
     fn receive(&self, home: &Home, waiting: &Waiting) -> anyhow::Result<()> {
-        println!("\nPaste or type the reply when it comes. To stop for now, press Ctrl-C: nothing is lost.\n");
+        say!("\nPaste or type the reply when it comes. To stop for now, press Ctrl-C: nothing is lost.\n");
         let (mut text, mut told) = (String::new(), 0);
         loop {
             let mut line = String::new();
@@ -177,7 +178,7 @@ impl Enroll {
                 // Ctrl-D: what was typed is all there is; the good lines are kept, and a second Ctrl-D ends it.
                 Err(error) if read == 0 && told == text.len() => return Err(error.into()),
                 Err(error) if read == 0 => {
-                    println!("  {error}\n");
+                    say!("  {error}\n");
                     told = text.len();
                 }
                 Err(_) => {}

@@ -1,5 +1,8 @@
 //! The remote-access client's command: `ccvpn`.
 
+// What is said goes through `output`, which outlives its reader.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -8,6 +11,7 @@ mod cli;
 mod enroll;
 mod fault;
 mod home;
+mod output;
 mod photo;
 mod profile;
 mod request;
@@ -15,11 +19,9 @@ mod shell;
 mod terminal;
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("ccvpn: {error:#}");
-            fault::exit_code(&error)
-        }
-    }
+    let done = cli::Cli::parse().run().and_then(|code| output::check().map(|()| code));
+    done.unwrap_or_else(|error| {
+        output::tell(&format!("ccvpn: {error:#}"));
+        fault::exit_code(&error)
+    })
 }

@@ -11,6 +11,7 @@ use crate::cli::Place;
 use crate::enroll::pending_tickets;
 use crate::fault::Fault;
 use crate::home::Home;
+use crate::output::say;
 
 /// Look at the profiles of this device.
 #[derive(Debug, clap::Subcommand)]
@@ -147,13 +148,13 @@ impl ProfileVerb {
                 let listed = Listed { profiles: Profile::all(&home)?, waiting: pending_tickets(&home)? };
                 place.show(&listed, |listed| {
                     for Named { name, profile } in &listed.profiles {
-                        println!("{name:<20} {} at {} until {}", profile.client, profile.gateway, profile.expires);
+                        say!("{name:<20} {} at {} until {}", profile.client, profile.gateway, profile.expires);
                     }
                     for ticket in &listed.waiting {
-                        println!("{ticket:<20} waits for a reply");
+                        say!("{ticket:<20} waits for a reply");
                     }
                     if listed.profiles.is_empty() && listed.waiting.is_empty() {
-                        println!("There are none. Begin with: ccvpn enroll");
+                        say!("There are none. Begin with: ccvpn enroll");
                     }
                 })
             }
@@ -164,16 +165,16 @@ impl ProfileVerb {
                 place.show(&Named { name, profile }, |named| {
                     let Profile { cluster, gateway, client, serial, expires, authority, routes, dns, fetched } =
                         &named.profile;
-                    println!("profile   {}", named.name);
-                    println!("cluster   {cluster}");
-                    println!("gateway   {gateway}");
-                    println!("client    {client}");
-                    println!("serial    {serial}{}", if *fetched { "" } else { " (not fetched yet)" });
-                    println!("good      until {expires}");
-                    println!("CA        {authority}");
-                    println!("routes    {}", routes.join(", "));
-                    println!("dns       {}", dns.join(", "));
-                    println!("files     {}", files.display());
+                    say!("profile   {}", named.name);
+                    say!("cluster   {cluster}");
+                    say!("gateway   {gateway}");
+                    say!("client    {client}");
+                    say!("serial    {serial}{}", if *fetched { "" } else { " (not fetched yet)" });
+                    say!("good      until {expires}");
+                    say!("CA        {authority}");
+                    say!("routes    {}", routes.join(", "));
+                    say!("dns       {}", dns.join(", "));
+                    say!("files     {}", files.display());
                 })
             }
             Self::Forget { name, place } => {
@@ -188,7 +189,7 @@ impl ProfileVerb {
                     "profile"
                 };
                 place.show(&serde_json::json!({ "forgotten": name, "kind": what }), |_| {
-                    println!("The {what} {name} and its key are erased.");
+                    say!("The {what} {name} and its key are erased.");
                 })
             }
         }

@@ -14,6 +14,7 @@ use crate::cli::Place;
 use crate::enroll::draw_key;
 use crate::fault::Fault;
 use crate::home::Home;
+use crate::output::say;
 use crate::profile::{Kept, Profile, hex, today};
 use crate::terminal::{attended, prompt, read_text};
 
@@ -93,10 +94,10 @@ impl Request {
             key_words: words.to_string(),
         };
         self.place.show(&asked, |asked| {
-            println!("Send this to the administrator:\n\n{}", asked.request);
-            println!("These are the words of your key; the administrator sees the same:\n\n{}", large_words(&words));
+            say!("Send this to the administrator:\n\n{}", asked.request);
+            say!("These are the words of your key; the administrator sees the same:\n\n{}", large_words(&words));
             let renew = if self.renew { " --renew" } else { "" };
-            println!("When the certificate comes: ccvpn request --certificate FILE --profile {}{renew}", asked.profile);
+            say!("When the certificate comes: ccvpn request --certificate FILE --profile {}{renew}", asked.profile);
         })
     }
 
@@ -156,7 +157,7 @@ impl Request {
             authority_words: words.to_string(),
         };
         self.place.show(&taken, |taken| {
-            println!("Done. Profile {} has certificate {}, good until {}.", taken.profile, taken.serial, taken.expires);
+            say!("Done. Profile {} has certificate {}, good until {}.", taken.profile, taken.serial, taken.expires);
         })
     }
 
@@ -176,7 +177,7 @@ impl Request {
         if self.yes {
             return Ok(());
         }
-        println!("These are the words of the CA; let the administrator read out the same:\n\n{}", large_words(words));
+        say!("These are the words of the CA; let the administrator read out the same:\n\n{}", large_words(words));
         if !attended() {
             return Err(Fault::NeedsYes);
         }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 
 use crate::cli::Cli;
+use crate::output;
 
 /// Print completions for a shell.
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,9 @@ pub(crate) struct Manual {
 
 impl Completions {
     pub(crate) fn run(self) {
-        clap_complete::generate(self.shell, &mut Cli::command(), "ccvpn", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "ccvpn", &mut script);
+        output::write(&String::from_utf8_lossy(&script));
     }
 }
 

@@ -5,6 +5,7 @@ mod cert;
 mod enroll;
 mod init;
 mod journal;
+mod output;
 mod profile;
 mod shell;
 mod store;
@@ -25,8 +26,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use self::output::say;
 use crate::api::{DrainReport, InitiateOrder, LogOrder, Problem, SessionList, SessionName, Status, UndrainReport};
 use crate::config::{Cluster, Node};
+use crate::fault;
 use crate::logs::Level;
 use crate::node;
 
@@ -35,7 +38,7 @@ mod show;
 /// A clustered VPN gateway: many nodes, one address.
 #[derive(Debug, Parser)]
 #[command(name = "cryptocluster", version, about)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -163,39 +166,45 @@ struct Reach {
     json: bool,
 }
 
+/// Does what the command line asks, and says how that ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = Cli::parse().run().and_then(|code| output::check().map(|()| code));
+    done.unwrap_or_else(|error| {
+        output::tell(&format!("cryptocluster: {}", fault::sentence(&error)));
+        fault::exit_code(&error)
+    })
+}
+
 impl Cli {
-    /// Does what the operator asks.
-    ///
-    /// # Errors
-    /// What kept it from being done, in one sentence.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self) -> anyhow::Result<ExitCode> {
         match self.verb {
             Verb::Run { config } => node::run(&config)?,
             Verb::Config(ConfigVerb::Check { config, json }) => check(&config, json)?,
             Verb::Status(reach) => {
                 let status: Status = reach.ask(Method::GET, "/v1/status", &())?;
-                reach.show(&status, |status| println!("{}", show::status(status)))?;
+                reach.show(&status, |status| say!("{}", show::status(status)))?;
             }
             Verb::Session(SessionVerb::List(reach)) => {
                 let list: SessionList = reach.ask(Method::GET, "/v1/sessions", &())?;
-                reach.show(&list, |list| println!("{}", show::sessions(&list.sessions)))?;
+                reach.show(&list, |list| say!("{}", show::sessions(&list.sessions)))?;
             }
             Verb::Session(SessionVerb::Open { connection, peer, reach }) => {
                 let session: SessionName =
                     reach.ask(Method::POST, "/v1/sessions", &InitiateOrder { connection, peer })?;
-                reach.show(&session, |session| println!("session {} begins", session.session))?;
+                reach.show(&session, |session| say!("session {} begins", session.session))?;
             }
             Verb::Session(SessionVerb::Close { session, reach }) => {
                 let closed: SessionName = reach.ask(Method::POST, &format!("/v1/sessions/{session}/close"), &())?;
-                reach.show(&closed, |closed| println!("session {} ends", closed.session))?;
+                reach.show(&closed, |closed| say!("session {} ends", closed.session))?;
             }
             Verb::Node(NodeVerb::Drain { name, reach }) => {
                 let report = reach.drain(&name)?;
-                reach.show(&report, |report| println!("{}", show::drained(report)))?;
+                reach.show(&report, |report| say!("{}", show::drained(report)))?;
             }
             Verb::Node(NodeVerb::Undrain { name, reach }) => {
                 let report: UndrainReport = reach.ask(Method::POST, &format!("/v1/nodes/{name}/undrain"), &())?;
-                reach.show(&report, |report| println!("{}", show::undrained(report)))?;
+                reach.show(&report, |report| say!("{}", show::undrained(report)))?;
             }
             Verb::Init(init) => init.run()?,
             Verb::Ticket(verb) => verb.run()?,
@@ -210,7 +219,7 @@ impl Cli {
             Verb::Manual(manual) => manual.run()?,
             Verb::Log { level, reach } => {
                 let done: LogOrder = reach.ask(Method::PUT, "/v1/log", &LogOrder { level })?;
-                reach.show(&done, |done| println!("the log's level is {}", done.level.word()))?;
+                reach.show(&done, |done| say!("the log's level is {}", done.level.word()))?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -220,7 +229,7 @@ impl Cli {
 impl Reach {
     fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string(value).context("write JSON")?);
+            say!("{}", serde_json::to_string(value).context("write JSON")?);
         } else {
             text(value);
         }
@@ -242,7 +251,7 @@ impl Reach {
                 let status = self.ask_async::<_, Status>(Method::GET, "/v1/status", &()).await.ok();
                 let progress = status.and_then(|status| show::progress(name, &status));
                 if progress.is_some() && progress != told {
-                    eprintln!("{}", progress.as_deref().unwrap_or_default());
+                    output::tell(progress.as_deref().unwrap_or_default());
                     told = progress;
                 }
             }
@@ -301,9 +310,9 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
             "node": node.name, "cluster": cluster.name, "version": cluster.version, "hash": cluster.hash.to_string(),
             "members": cluster.members.len(), "connections": cluster.ike.connections.len(),
         });
-        println!("{answer}");
+        say!("{answer}");
     } else {
-        println!(
+        say!(
             "{}: node {}; cluster {} version {} hash {}: {} members, {} connections",
             file.display(),
             node.name,

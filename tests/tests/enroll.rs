@@ -11,6 +11,8 @@ mod drift;
 mod sentences;
 #[path = "enroll/strongswan.rs"]
 mod strongswan;
+#[path = "enroll/unheard.rs"]
+mod unheard;
 
 #[test]
 fn the_demo_goes_from_ticket_to_revocation_on_two_terminals() {

@@ -11,6 +11,7 @@ use super::waiting::Waiting;
 use crate::cli::Place;
 use crate::fault::Fault;
 use crate::home::Home;
+use crate::output::say;
 use crate::profile::{Kept, Profile, today};
 use crate::terminal::{attended, prompt};
 
@@ -69,11 +70,11 @@ pub(super) fn finish(home: &Home, waiting: &Waiting, text: &str, compared: bool,
     }
     let words = Words::of_issue(waiting.role(), &waiting.pending.hash, &gift.terms);
     if !compared && place.json {
-        println!("{}", serde_json::json!({ "outcome": "compare", "words": words.to_string() }));
+        say!("{}", serde_json::json!({ "outcome": "compare", "words": words.to_string() }));
         return Err(Fault::NeedsYes.into());
     }
     if !compared {
-        println!("\nThe reply is good. The administrator sees six words; here they are:\n\n{}", large_words(&words));
+        say!("\nThe reply is good. The administrator sees six words; here they are:\n\n{}", large_words(&words));
         if !attended() {
             return Err(Fault::NeedsYes.into());
         }
@@ -107,17 +108,20 @@ pub(super) fn finish(home: &Home, waiting: &Waiting, text: &str, compared: bool,
         words: words.to_string(),
     };
     place.show(&enrolled, |enrolled| {
-        println!(
+        say!(
             "\nDone. Profile {} connects {} to {} until {}.",
-            name, profile.client, enrolled.gateway, enrolled.expires
+            name,
+            profile.client,
+            enrolled.gateway,
+            enrolled.expires
         );
         if compared {
-            println!("The final words were: {words}");
+            say!("The final words were: {words}");
         }
         if !profile.fetched {
-            println!("Its certificate is fetched from the gateway when the gateway is first reached.");
+            say!("Its certificate is fetched from the gateway when the gateway is first reached.");
         }
-        println!("Look at it: ccvpn profile show {name}");
+        say!("Look at it: ccvpn profile show {name}");
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use control::Store;
 
+use super::output::say;
 use super::store::{StoreArgs, UnlockArgs, context, run};
 
 /// Write the store into one file. What is secret in it is sealed as the CA's key is.
@@ -33,9 +34,9 @@ impl BackupVerb {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let backup = self.store.with(async |control, context| Ok(control.backup(context, &self.file).await?))?;
         self.store.show(&backup, |backup| {
-            println!("The backup is in {}, {} octets.", backup.file.display(), backup.octets);
-            println!("Note this head of its journal elsewhere: {}", backup.journal.head);
-            println!("Keep the CA's passphrase or key file apart from it; without that its secrets stay closed.");
+            say!("The backup is in {}, {} octets.", backup.file.display(), backup.octets);
+            say!("Note this head of its journal elsewhere: {}", backup.journal.head);
+            say!("Keep the CA's passphrase or key file apart from it; without that its secrets stay closed.");
         })
     }
 }
@@ -48,13 +49,13 @@ impl RestoreVerb {
             Ok(Store::restore(&context(), &self.file, directory, &self.crl, &mut opening).await?)
         })?;
         self.store.show(&restored, |restored| {
-            println!("The store of {} is restored.", restored.cluster);
-            println!("  open tickets voided   {}", restored.voided);
-            println!("  revocations taken in  {}", restored.merged);
+            say!("The store of {} is restored.", restored.cluster);
+            say!("  open tickets voided   {}", restored.voided);
+            say!("  revocations taken in  {}", restored.merged);
             if let Some(before) = &restored.before {
-                println!("  the store before      {}", before.display());
+                say!("  the store before      {}", before.display());
             }
-            println!("Make new tickets for those that were voided, and publish: cryptocluster cert crl");
+            say!("Make new tickets for those that were voided, and publish: cryptocluster cert crl");
         })
     }
 }

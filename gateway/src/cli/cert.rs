@@ -12,6 +12,7 @@ use enroll::{BundleCipher, Opener, RevocationCause, pem_block};
 use serde::Serialize;
 
 use super::init::CaAlgorithm;
+use super::output::{self, say};
 use super::store::{StoreArgs, UnlockArgs, passphrase_file, prompt_secret, read_der, refuse_secret};
 use super::ticket::duration;
 
@@ -231,7 +232,7 @@ impl CertVerb {
             Self::List(store) => {
                 let list = store.with(async |control, context| Ok(control.certificates(context).await?))?;
                 store.show(&list, |list| {
-                    println!("{:<16}  {:<8} {:<10} {:<10}  name", "serial", "kind", "standing", "ends");
+                    say!("{:<16}  {:<8} {:<10} {:<10}  name", "serial", "kind", "standing", "ends");
                     list.iter().for_each(line);
                 })
             }
@@ -241,7 +242,7 @@ impl CertVerb {
             }
             Self::Confirm(Which { which, store }) => {
                 let found = store.with(async |control, context| Ok(control.confirm(context, &which).await?))?;
-                store.show(&found, |found| println!("Certificate {} of {} is proven.", found.serial, found.name))
+                store.show(&found, |found| say!("Certificate {} of {} is proven.", found.serial, found.name))
             }
             Self::Issue(issue) => issue.run(),
             Self::Renew(renew) => renew.run(),
@@ -256,7 +257,7 @@ impl CertVerb {
                 store.show(&report, |report| {
                     let of = report.name.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
                     let key = if report.key { ", and its key" } else { "" };
-                    println!("Certificate {}{of} is revoked{key}. Publish it: cryptocluster cert crl", report.serial);
+                    say!("Certificate {}{of} is revoked{key}. Publish it: cryptocluster cert crl", report.serial);
                 })
             }
             Self::Crl(crl) => crl.run(),
@@ -264,10 +265,7 @@ impl CertVerb {
             Self::Calendar(store) => {
                 let calendar = store.with(async |control, context| Ok(control.calendar(context).await?))?;
                 store.show(&calendar, |calendar| {
-                    println!(
-                        "{:<10}  {:>5}  {:<10}  {:<8} {:<16}  name",
-                        "ends", "days", "renew from", "kind", "serial"
-                    );
+                    say!("{:<10}  {:>5}  {:<10}  {:<8} {:<16}  name", "ends", "days", "renew from", "kind", "serial");
                     calendar.iter().for_each(date);
                 })
             }
@@ -299,9 +297,9 @@ impl CaVerb {
                     Ok(control.roll_over(context, &order, &mut opening).await?)
                 })?;
                 store.show(&made, |made| {
-                    println!("From now on this CA issues:");
+                    say!("From now on this CA issues:");
                     show_ca(made);
-                    println!("Give it to gateways and clients before the old one ends; full replies carry its certificate by the old one.");
+                    say!("Give it to gateways and clients before the old one ends; full replies carry its certificate by the old one.");
                 })
             }
         }
@@ -340,8 +338,8 @@ impl RenewArgs {
         })?;
         self.out.show(&self.store, &old.name, &issued, None)?;
         if !self.store.json {
-            println!("The old certificate {} stays good; once the new one works:", old.serial);
-            println!("  cryptocluster cert revoke {} --cause superseded", old.serial);
+            say!("The old certificate {} stays good; once the new one works:", old.serial);
+            say!("  cryptocluster cert revoke {} --cause superseded", old.serial);
         }
         Ok(())
     }
@@ -363,16 +361,16 @@ impl Out {
             key_file,
         };
         store.show(&made, |made| {
-            println!("Certificate {} for {} is issued.", made.serial, made.name);
-            println!("  words of its key     {}", made.key_words);
-            println!("  words of the CA      {}", made.authority_words);
-            println!("Compare both with the requester by telephone before it is used.");
+            say!("Certificate {} for {} is issued.", made.serial, made.name);
+            say!("  words of its key     {}", made.key_words);
+            say!("  words of the CA      {}", made.authority_words);
+            say!("Compare both with the requester by telephone before it is used.");
             if let Some(path) = made.key_file {
-                println!("The private key is in {}: it is kept nowhere else.", path.display());
+                say!("The private key is in {}: it is kept nowhere else.", path.display());
             }
             match &self.out {
-                Some(path) => println!("Certificate and chain are in {}.", path.display()),
-                None => print!("\n{text}"),
+                Some(path) => say!("Certificate and chain are in {}.", path.display()),
+                None => output::write(&format!("\n{text}")),
             }
         })
     }
@@ -388,8 +386,8 @@ impl CrlArgs {
             write_public(path, text.as_bytes())?;
         }
         self.store.show(&serde_json::json!({ "lists": lists.len(), "pem": text }), |_| match &self.out {
-            Some(path) => println!("{} revocation lists are in {}.", lists.len(), path.display()),
-            None => print!("{text}"),
+            Some(path) => say!("{} revocation lists are in {}.", lists.len(), path.display()),
+            None => output::write(&text),
         })
     }
 }
@@ -417,8 +415,8 @@ impl ExportArgs {
             }
         }
         self.store.show(&found, |found| match &self.out {
-            Some(path) => println!("Certificate {} of {} is in {}.", found.serial, found.name, path.display()),
-            None => print!("{pem}"),
+            Some(path) => say!("Certificate {} of {} is in {}.", found.serial, found.name, path.display()),
+            None => output::write(&pem),
         })
     }
 }
@@ -451,7 +449,7 @@ pub(super) fn private_key(path: &std::path::Path) -> anyhow::Result<wire::Secret
 
 fn line(entry: &CertificateEntry) {
     let standing = word(entry);
-    println!("{}  {:<8} {standing:<10} {}  {}", entry.serial, entry.kind.word(), entry.expires, entry.name);
+    say!("{}  {:<8} {standing:<10} {}  {}", entry.serial, entry.kind.word(), entry.expires, entry.name);
 }
 
 fn word(entry: &CertificateEntry) -> String {
@@ -459,34 +457,39 @@ fn word(entry: &CertificateEntry) -> String {
 }
 
 fn show(entry: &CertificateEntry) {
-    println!("serial    {}", entry.serial);
-    println!("kind      {}", entry.kind.word());
-    println!("name      {}", entry.name);
-    println!("standing  {}", word(entry));
-    println!("issued    {}", entry.issued);
-    println!("good      {} to {}", entry.starts, entry.expires);
+    say!("serial    {}", entry.serial);
+    say!("kind      {}", entry.kind.word());
+    say!("name      {}", entry.name);
+    say!("standing  {}", word(entry));
+    say!("issued    {}", entry.issued);
+    say!("good      {} to {}", entry.starts, entry.expires);
     if let Some(cause) = &entry.revoked {
-        println!("revoked   {cause}");
+        say!("revoked   {cause}");
     }
     if let Some(old) = &entry.renews {
-        println!("renews    {old}");
+        say!("renews    {old}");
     }
-    println!("key       {}", entry.key);
+    say!("key       {}", entry.key);
     if let Some(pem) = &entry.certificate {
-        print!("\n{pem}");
+        output::write(&format!("\n{pem}"));
     }
 }
 
 fn date(entry: &CalendarEntry) {
     let due = if entry.due { "  RENEW NOW" } else { "" };
-    println!(
+    say!(
         "{}  {:>5}  {}  {:<8} {}  {}{due}",
-        entry.expires, entry.days, entry.renew_from, entry.kind, entry.serial, entry.name
+        entry.expires,
+        entry.days,
+        entry.renew_from,
+        entry.kind,
+        entry.serial,
+        entry.name
     );
 }
 
 fn show_ca(ca: &AuthorityEntry) {
-    println!("{:<9} {:<7} {:<8} until {}", ca.standing, ca.rank, ca.algorithm, ca.expires);
-    println!("  fingerprint  {}", ca.fingerprint);
-    println!("  words        {}", ca.words);
+    say!("{:<9} {:<7} {:<8} until {}", ca.standing, ca.rank, ca.algorithm, ca.expires);
+    say!("  fingerprint  {}", ca.fingerprint);
+    say!("  words        {}", ca.words);
 }

@@ -7,6 +7,7 @@ use control::{Accepted, Approvals, ControlError, Incoming, Preview, ReplyForm};
 use enroll::{Paper, RejectionReason, Words, large_words, qr_half_blocks, spelled};
 use serde::Serialize;
 
+use super::output::{self, say};
 use super::store::{StoreArgs, UnlockArgs, at_terminal, prompt, read_text};
 use crate::fault::REFUSED;
 
@@ -119,7 +120,7 @@ impl Accept {
             let approvals = match &self.words {
                 Some(words) => Approvals::Words(Words::parse(words).map_err(ControlError::from)?),
                 None if preview == Preview::Ask && at_terminal() => {
-                    println!("A request for {} on ticket {}.", incoming.name, incoming.ticket);
+                    say!("A request for {} on ticket {}.", incoming.name, incoming.ticket);
                     let typed = prompt("Let its six words be read out by telephone, and type them here: ")?;
                     Approvals::Words(Words::parse(&typed).map_err(ControlError::from)?)
                 }
@@ -180,37 +181,37 @@ fn show(store: &StoreArgs, look: &Look, accepted: &Accepted, incoming: &Incoming
         words: accepted.words.map(|words| words.to_string()),
     };
     store.show(&answer, |answer| {
-        println!("A request for {} on ticket {}.", answer.name, answer.ticket);
+        say!("A request for {} on ticket {}.", answer.name, answer.ticket);
         for repair in &answer.repaired {
-            println!("  repaired: {repair}");
+            say!("  repaired: {repair}");
         }
         match (&answer.serial, &answer.reason) {
             (Some(serial), _) if accepted.again => {
-                println!("It was answered before, with certificate {serial}. The same reply again:\n")
+                say!("It was answered before, with certificate {serial}. The same reply again:\n")
             }
-            (Some(serial), _) => println!("Certificate {serial} is issued. Send this reply:\n"),
-            (None, reason) => println!(
+            (Some(serial), _) => say!("Certificate {serial} is issued. Send this reply:\n"),
+            (None, reason) => say!(
                 "It is REJECTED: {}. Send this rejection, so that its sender knows:\n",
                 reason.as_deref().unwrap_or_default()
             ),
         }
         for line in &accepted.lines {
-            println!("    {line}");
+            say!("    {line}");
         }
         if !accepted.blocks.is_empty() {
-            print!("\n{}", accepted.blocks);
+            output::write(&format!("\n{}", accepted.blocks));
         }
         if look.qr {
-            print!("\n{}", qr_half_blocks(&answer.qr, Paper::Colours));
+            output::write(&format!("\n{}", qr_half_blocks(&answer.qr, Paper::Colours)));
         }
         if look.speak {
-            println!();
+            say!("");
             for line in &accepted.lines {
-                println!("  {}", spelled(line));
+                say!("  {}", spelled(line));
             }
         }
         if let Some(words) = accepted.words {
-            println!("\nBoth sides now compare these six words:\n\n{}", large_words(&words));
+            say!("\nBoth sides now compare these six words:\n\n{}", large_words(&words));
         }
     })?;
     Ok(if accepted.reason.is_some() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS })

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use control::{CaOrder, ControlError, RootKeeping, Store, Unlock as _};
 use enroll::{AuthorityAlgorithm, ClusterName, GatewayName, Opener};
 
+use super::output::say;
 use super::store::{StoreArgs, UnlockArgs, context, run};
 
 /// Makes a store with a CA, for an administrator's machine without a node.
@@ -90,16 +91,16 @@ impl Init {
             Ok(authorities)
         })?;
         self.store.show(&authorities, |authorities| {
-            println!("The CA of {cluster} is made, in {}.", directory.display());
+            say!("The CA of {cluster} is made, in {}.", directory.display());
             for authority in authorities {
-                println!("  {:<7} {:<8} until {}", authority.rank, authority.algorithm, authority.expires);
-                println!("  fingerprint  {}", authority.fingerprint);
-                println!("  words        {}", authority.words);
+                say!("  {:<7} {:<8} until {}", authority.rank, authority.algorithm, authority.expires);
+                say!("  fingerprint  {}", authority.fingerprint);
+                say!("  words        {}", authority.words);
             }
             if let Some(root) = &self.root {
-                println!("Take {} off this machine now: it is the root's key.", root.display());
+                say!("Take {} off this machine now: it is the root's key.", root.display());
             }
-            println!("Next: cryptocluster ticket new NAME");
+            say!("Next: cryptocluster ticket new NAME");
         })
     }
 }

@@ -3,6 +3,7 @@
 use control::JournalEntry;
 use enroll::UnixTime;
 
+use super::output::say;
 use super::store::StoreArgs;
 
 /// Read and check the journal of who did what.
@@ -44,13 +45,13 @@ impl JournalVerb {
             Self::Verify { head, store } => {
                 let verified = store.with(async |control, _| Ok(control.verify_journal(head.as_deref()).await?))?;
                 store.show(&verified, |verified| {
-                    println!("The journal is whole: {} entries.", verified.entries);
-                    println!("head  {}", verified.head);
+                    say!("The journal is whole: {} entries.", verified.entries);
+                    say!("head  {}", verified.head);
                 })
             }
             Self::Export { from, store } => {
                 for entry in store.with(async |control, _| Ok(control.journal(from).await?))? {
-                    println!("{}", serde_json::to_string(&entry)?);
+                    say!("{}", serde_json::to_string(&entry)?);
                 }
                 Ok(())
             }
@@ -60,5 +61,5 @@ impl JournalVerb {
 
 fn line(entry: &JournalEntry) {
     let at = UnixTime { seconds: entry.at };
-    println!("{:>5}  {at}  {:<12} {:<18} {}  {}", entry.seq, entry.actor, entry.act, entry.subject, entry.detail);
+    say!("{:>5}  {at}  {:<12} {:<18} {}  {}", entry.seq, entry.actor, entry.act, entry.subject, entry.detail);
 }

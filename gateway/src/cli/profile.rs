@@ -10,6 +10,7 @@ use serde::Serialize;
 use wire::Prefix;
 
 use super::cert::{Protection, private_key};
+use super::output::say;
 use super::store::{StoreArgs, UnlockArgs};
 
 /// Say what profiles stand for, and write them for a client's own system.
@@ -92,7 +93,7 @@ impl ProfileVerb {
                     for profile in list {
                         let routes =
                             if profile.routes.is_empty() { "everything".to_owned() } else { profile.routes.join(",") };
-                        println!(
+                        say!(
                             "{:>2}  {:<16} routes {routes}  dns {}",
                             profile.number,
                             profile.name,
@@ -108,7 +109,7 @@ impl ProfileVerb {
                     Ok(control.set_profile(context, number, &set.name, &settings).await?)
                 })?;
                 set.store.show(&serde_json::json!({ "number": set.number, "name": set.name }), |_| {
-                    println!("Profile {} is {}.", set.number, set.name);
+                    say!("Profile {} is {}.", set.number, set.name);
                 })
             }
             Self::Export(export) => export.run(),
@@ -158,7 +159,7 @@ impl Export {
         }
         self.store.show(&written, |written| {
             for path in &written.files {
-                println!("{}", path.display());
+                say!("{}", path.display());
             }
         })
     }

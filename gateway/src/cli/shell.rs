@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 
-use super::Cli;
+use super::{Cli, output};
 
 /// Print completions for a shell.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,9 @@ pub(super) struct Manual {
 
 impl Completions {
     pub(super) fn run(self) {
-        clap_complete::generate(self.shell, &mut Cli::command(), "cryptocluster", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "cryptocluster", &mut script);
+        output::write(&String::from_utf8_lossy(&script));
     }
 }
 

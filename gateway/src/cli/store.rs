@@ -11,6 +11,8 @@ use serde::Serialize;
 use wire::Secret;
 use zeroize::Zeroizing;
 
+use super::output::{say, tell};
+
 /// Where the store is, and how to answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct StoreArgs {
@@ -59,7 +61,7 @@ impl StoreArgs {
 
     pub(super) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string(value).context("write JSON")?);
+            say!("{}", serde_json::to_string(value).context("write JSON")?);
         } else {
             text(value);
         }
@@ -193,7 +195,7 @@ pub(super) fn read_text(file: Option<&Path>, what: &str) -> anyhow::Result<Strin
         }
         None => {
             if std::io::stdin().is_terminal() {
-                eprintln!("Paste {what}, then press Enter and Ctrl-D:");
+                tell(&format!("Paste {what}, then press Enter and Ctrl-D:"));
             }
             std::io::stdin().take(TEXT_MAX).read_to_end(&mut octets).context("read the standard input")?;
         }

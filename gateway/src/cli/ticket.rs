@@ -6,6 +6,7 @@ use control::{TicketEntry, TicketWish};
 use enroll::{AllowedKeys, Approval, Paper, Role, qr_half_blocks, spelled};
 use serde::Serialize;
 
+use super::output::say;
 use super::store::StoreArgs;
 
 /// Make, list and withdraw tickets: each lets one device ask for one certificate.
@@ -83,7 +84,7 @@ impl TicketVerb {
             Self::List(store) => {
                 let tickets = store.with(async |control, context| Ok(control.tickets(context).await?))?;
                 store.show(&tickets, |tickets| {
-                    println!("{:<7} {:<7} {:<11} {:<20}  name", "ticket", "role", "status", "ends");
+                    say!("{:<7} {:<7} {:<11} {:<20}  name", "ticket", "role", "status", "ends");
                     tickets.iter().for_each(line);
                 })
             }
@@ -93,7 +94,7 @@ impl TicketVerb {
             }
             Self::Void { number, store } => {
                 let ticket = store.with(async |control, context| Ok(control.void_ticket(context, &number).await?))?;
-                store.show(&ticket, |ticket| println!("Ticket {} ({}) is void.", ticket.number, ticket.name))
+                store.show(&ticket, |ticket| say!("Ticket {} ({}) is void.", ticket.number, ticket.name))
             }
         }
     }
@@ -120,23 +121,23 @@ impl New {
         let answer =
             Made { number: &made.number, name: &made.name, code: &made.code, expires: made.expires.to_string() };
         self.store.show(&answer, |made| {
-            println!("Ticket {} for {}, good until {}.\n", made.number, made.name, made.expires);
-            println!("    {}\n", made.code);
-            println!("  spoken: {}\n", spelled(made.code));
+            say!("Ticket {} for {}, good until {}.\n", made.number, made.name, made.expires);
+            say!("    {}\n", made.code);
+            say!("  spoken: {}\n", spelled(made.code));
             if self.qr {
-                println!("{}", qr_half_blocks(made.code, Paper::Colours));
+                say!("{}", qr_half_blocks(made.code, Paper::Colours));
             }
-            println!(
+            say!(
                 "Tell the code to {} by telephone, on paper or by SMS, never in the same mail as the request.",
                 made.name
             );
-            println!("It is not shown again. There: ccvpn enroll. Then here: cryptocluster enroll accept");
+            say!("It is not shown again. There: ccvpn enroll. Then here: cryptocluster enroll accept");
         })
     }
 }
 
 fn line(ticket: &TicketEntry) {
-    println!(
+    say!(
         "{:<7} {:<7} {:<11} {:<20}  {}{}",
         ticket.number,
         ticket.role,
@@ -148,20 +149,20 @@ fn line(ticket: &TicketEntry) {
 }
 
 fn show(ticket: &TicketEntry) {
-    println!("ticket    {}", ticket.number);
-    println!("role      {}", ticket.role);
-    println!("name      {}", ticket.name);
-    println!("status    {}", ticket.status);
-    println!("made      {}", ticket.made);
-    println!("ends      {}", ticket.expires);
-    println!("profile   {}", ticket.profile);
-    println!("approval  {}", if ticket.ask { "by the six words" } else { "by the code" });
-    println!("waiting   {}", ticket.waiting);
+    say!("ticket    {}", ticket.number);
+    say!("role      {}", ticket.role);
+    say!("name      {}", ticket.name);
+    say!("status    {}", ticket.status);
+    say!("made      {}", ticket.made);
+    say!("ends      {}", ticket.expires);
+    say!("profile   {}", ticket.profile);
+    say!("approval  {}", if ticket.ask { "by the six words" } else { "by the code" });
+    say!("waiting   {}", ticket.waiting);
     if let Some(serial) = &ticket.serial {
-        println!("issued    {serial}");
+        say!("issued    {serial}");
     }
     if let Some(why) = &ticket.voided {
-        println!("voided    {why}");
+        say!("voided    {why}");
     }
 }
 
