@@ -305,6 +305,7 @@ fn check(file: &Path, json: bool) -> anyhow::Result<()> {
     let node = Node::load(file)?;
     let cluster = Cluster::load(&node.cluster_file)?;
     node::check_together(&node, &cluster)?;
+    node::check_certificates(&node, &cluster)?;
     if json {
         let answer = serde_json::json!({
             "node": node.name, "cluster": cluster.name, "version": cluster.version, "hash": cluster.hash.to_string(),

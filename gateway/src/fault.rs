@@ -6,6 +6,7 @@ use control::{ControlError, Kind};
 
 use crate::config::ConfigError;
 use crate::dispatch::DispatchError;
+use crate::link::identity::IdentityError;
 
 /// Something about the machine that an operator must put right.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +96,11 @@ pub fn sentence(error: &anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-/// 3: a configuration is refused; 4: the machine cannot run a node, or the store fails; 5: what was asked for is refused;
+/// 3: a configuration or a file of the membership is refused; 4: the machine cannot run a node, or the store fails; 5: what was asked for is refused;
 /// 6: what was named does not exist; 1: anything else. The command line itself is refused with 2.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigError>() {
+    if error.is::<ConfigError>() || error.is::<IdentityError>() {
         ExitCode::from(3)
     } else if error.is::<Machine>() || error.is::<DispatchError>() {
         ExitCode::from(4)

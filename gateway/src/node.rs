@@ -23,6 +23,7 @@ use crate::datapath::{self, Datapath, DatapathConfig};
 use crate::dispatch::Dispatch;
 use crate::fault::Machine;
 use crate::link::ClusterLink;
+use crate::link::identity::Identity;
 use crate::logs;
 use crate::replicated::inner::InnerPrefixes;
 
@@ -119,16 +120,22 @@ fn wall_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A node whose own certificate is not valid could serve nobody, or not join.
-fn check_certificates(node: &Node, cluster: &Cluster) -> anyhow::Result<()> {
+/// Checks that the files of the membership are good, and all own certificates valid now: else this node could serve nobody,
+/// or not join.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_certificates(node: &Node, cluster: &Cluster) -> anyhow::Result<()> {
     for (file, certificate) in &cluster.certificates {
         certificate
             .check_validity(wall_time())
             .map_err(|refusal| Machine::Certificate { file: file.clone(), refusal })?;
     }
+    if let Some(membership) = &node.membership {
+        Identity::load(&membership.certificate, &membership.key, &membership.ca)?.check(&node.name)?;
+    }
     for file in node.membership.iter().flat_map(|membership| [&membership.certificate, &membership.ca]) {
         let pem = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        // What holds no certificate is refused with its own sentence when the link starts.
         for der in auth::x509::chain_from_pem(&pem).unwrap_or_default() {
             let valid = Certificate::from_der(&der).and_then(|certificate| certificate.check_validity(wall_time()));
             valid.map_err(|refusal| Machine::Certificate { file: file.clone(), refusal })?;

@@ -37,6 +37,20 @@ fn the_page_on_starting_a_cluster_leads_to_files_that_are_accepted() {
         let verify = format!("openssl verify -CAfile cluster-ca.crt -verify_hostname {node} {node}.crt");
         run::output(Command::new("bash").args(["-c", &verify]).current_dir(&directory)).unwrap();
     }
+    // A file of another node is found before a start.
+    for (file, words) in
+        [("n1.crt", "does not name this node"), ("n1.key", "TLS cannot use"), ("n1.key", "cannot read")]
+    {
+        let good = fs::read(directory.join(file)).unwrap();
+        let other =
+            if words == "cannot read" { Vec::new() } else { fs::read(directory.join(file.replace('1', "2"))).unwrap() };
+        fs::write(directory.join(file), other).unwrap();
+        let check = ["config", "check", "--config", &format!("{here}/node.toml")];
+        let refused = Command::new(&program).args(check).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(3) && said.contains(words), "{:?}: {said}", refused.status);
+        fs::write(directory.join(file), good).unwrap();
+    }
     fs::remove_dir_all(&directory).unwrap();
 }
 

@@ -25,7 +25,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read, or holds nothing that is expected there.
-    #[error("{file}: cannot read the {what}: {error}")]
+    #[error("{file}: cannot read the {what} ({error}); put it there, or correct [membership] in node.toml")]
     File {
         /// The file.
         file: PathBuf,
@@ -35,7 +35,7 @@ pub enum IdentityError {
         error: rustls_pki_types::pem::Error,
     },
     /// The CA's certificate is not usable as a trust anchor.
-    #[error("the certificate of the cluster's CA cannot be a trust anchor")]
+    #[error("the CA's certificate of [membership] in node.toml cannot be a trust anchor")]
     Anchor(#[source] rustls::Error),
     /// The certificate does not name this node.
     #[error("the cluster certificate does not name this node: it needs the DNS name {0:?} as subject alternative name")]
@@ -44,10 +44,10 @@ pub enum IdentityError {
     #[error("{0:?} cannot be a member's name: letters, digits, dots and hyphens only")]
     Name(String),
     /// Certificate and key do not belong together, or TLS cannot use them.
-    #[error("TLS cannot use the cluster certificate and key")]
+    #[error("TLS cannot use the certificate and key of [membership] in node.toml; see that they belong together")]
     Tls(#[source] rustls::Error),
     /// The CA's certificate cannot verify clients.
-    #[error("TLS cannot use the certificate of the cluster's CA")]
+    #[error("TLS cannot use the CA's certificate of [membership] in node.toml")]
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 
@@ -97,6 +97,17 @@ impl Identity {
     pub fn check_own_name(&self, name: &str) -> Result<(), IdentityError> {
         ServerName::try_from(name).map_err(|_| IdentityError::Name(name.into()))?;
         if names(&self.chain, name) { Ok(()) } else { Err(IdentityError::OtherName(name.into())) }
+    }
+
+    /// Whether this node can show itself to its neighbours under `name`.
+    ///
+    /// # Errors
+    /// The certificate names somebody else, is not its key's, or TLS cannot use it.
+    pub fn check(&self, name: &str) -> Result<(), IdentityError> {
+        self.check_own_name(name)?;
+        self.client()?;
+        self.server()?;
+        Ok(())
     }
 
     /// A secret that only this node knows and that outlives its restarts.
