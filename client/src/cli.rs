@@ -13,9 +13,9 @@ use crate::profile::ProfileVerb;
 use crate::request::Request;
 use crate::shell::{Completions, Manual};
 
-/// The VPN client: gets a certificate by text and keeps what is needed to connect.
+/// The VPN client: gets a certificate by text and keeps what is needed to connect. It does not connect yet.
 #[derive(Debug, Parser)]
-#[command(name = "ccvpn", version, about)]
+#[command(name = "ccvpn", version)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     verb: Verb,

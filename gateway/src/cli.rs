@@ -37,7 +37,7 @@ mod show;
 
 /// A clustered VPN gateway: many nodes, one address.
 #[derive(Debug, Parser)]
-#[command(name = "cryptocluster", version, about)]
+#[command(name = "cryptocluster", version)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -119,7 +119,7 @@ pub(super) fn finish(home: &Home, waiting: &Waiting, text: &str, compared: bool,
             say!("The final words were: {words}");
         }
         if !profile.fetched {
-            say!("Its certificate is fetched from the gateway when the gateway is first reached.");
+            say!("Its certificate would be fetched from the gateway, which cannot give it yet: ask for a new ticket and a full reply.");
         }
         say!("Look at it: ccvpn profile show {name}");
     })

@@ -27,7 +27,7 @@ pub(super) enum CertVerb {
     Issue(IssueArgs),
     /// Issue again for the same name and a new key; the old certificate stays good until it ends or is revoked.
     Renew(RenewArgs),
-    /// Note that the holder of a certificate showed to have its key; a node does so by itself.
+    /// Note that the holder of a certificate showed to have its key, so that it does not lapse.
     Confirm(Which),
     /// Revoke a certificate.
     Revoke(RevokeArgs),
@@ -386,7 +386,8 @@ impl CrlArgs {
             write_public(path, text.as_bytes())?;
         }
         self.store.show(&serde_json::json!({ "lists": lists.len(), "pem": text }), |_| match &self.out {
-            Some(path) => say!("{} revocation lists are in {}.", lists.len(), path.display()),
+            Some(path) if lists.len() == 1 => say!("The revocation list is in {}.", path.display()),
+            Some(path) => say!("{} revocation lists, one for each CA, are in {}.", lists.len(), path.display()),
             None => output::write(&text),
         })
     }

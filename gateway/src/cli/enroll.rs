@@ -70,7 +70,7 @@ struct Look {
 enum Form {
     /// All that is needed, in about ten lines.
     Complete,
-    /// Four lines for the telephone; the certificate is fetched from the gateway.
+    /// Four lines for the telephone; the certificate is to be fetched from the gateway, which cannot give it yet.
     Short,
     /// One line and PEM blocks, for mail.
     Full,
