@@ -80,7 +80,8 @@ pub use pkcs10::SigningRequest;
 pub use pkcs12::{BundleCipher, BundleError, pkcs12};
 pub use private::{PrivateKey, PrivateKeyError};
 pub use profile::{
-    Connection, Identity, ProfileBlock, ProfileError, ProfileFile, ProfileFormat, Settings, SettingsError,
+    Connection, ESP_PROPOSALS, IKE_PROPOSALS, Identity, ProfileBlock, ProfileError, ProfileFile, ProfileFormat,
+    Settings, SettingsError,
 };
 pub use reader::{Read, ReadError, Reader};
 pub use refusal::{KeyRefusal, Refusal};

@@ -148,10 +148,11 @@ fn file(path: String, content: String) -> ProfileFile {
     ProfileFile { path, content: content.into_bytes(), secret: false }
 }
 
-/// What a client offers for IKE, in strongSwan's words: the policy of RFC 8247, strongest first.
-const IKE_PROPOSALS: &str = "aes256gcm16-prfsha384-ecp384,aes256gcm16-prfsha256-x25519,aes128gcm16-prfsha256-x25519,aes128gcm16-prfsha256-ecp256";
+/// What a client offers for IKE, in strongSwan's words: the policy of RFC 8247, strongest first. A gateway takes each of
+/// them by default. The second is what Windows and Apple's systems are told, which take one and do not all know X25519.
+pub const IKE_PROPOSALS: &str = "aes256gcm16-prfsha384-x25519,aes256gcm16-prfsha384-ecp256,aes128gcm16-prfsha256-x25519,aes128gcm16-prfsha256-ecp256";
 /// What a client offers for ESP, in strongSwan's words (RFC 8221).
-const ESP_PROPOSALS: &str = "aes256gcm16,aes128gcm16";
+pub const ESP_PROPOSALS: &str = "aes256gcm16,aes128gcm16";
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,8 @@ pub(super) fn mobile_config(
         Value::Dictionary(dictionary([
             ("EncryptionAlgorithm", text("AES-256-GCM")),
             ("IntegrityAlgorithm", text("SHA2-384")),
-            ("DiffieHellmanGroup", Value::Integer(20.into())),
+            // P-256 (RFC 5903 §5).
+            ("DiffieHellmanGroup", Value::Integer(19.into())),
         ]))
     };
     let mut vpn = payload("com.apple.vpn.managed", "vpn", cluster.to_string());

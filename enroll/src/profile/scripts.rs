@@ -35,7 +35,7 @@ pub(super) fn power_shell(
          \x20   Import-PfxCertificate -FilePath $file -CertStoreLocation Cert:\\LocalMachine\\My -Password $passphrase | Out-Null\n\
          }} finally {{ Remove-Item $file }}\n\
          Add-VpnConnection -Name '{cluster}' -ServerAddress '{gateway}' -TunnelType Ikev2 -AuthenticationMethod MachineCertificate -MachineCertificateIssuerFilter $authority -AllUserConnection{split} -Force\n\
-         Set-VpnConnectionIPsecConfiguration -ConnectionName '{cluster}' -AuthenticationTransformConstants GCMAES256 -CipherTransformConstants GCMAES256 -EncryptionMethod GCMAES256 -IntegrityCheckMethod SHA384 -DHGroup ECP384 -PfsGroup ECP384 -AllUserConnection -Force\n\
+         Set-VpnConnectionIPsecConfiguration -ConnectionName '{cluster}' -AuthenticationTransformConstants GCMAES256 -CipherTransformConstants GCMAES256 -EncryptionMethod GCMAES256 -IntegrityCheckMethod SHA384 -DHGroup ECP256 -PfsGroup ECP256 -AllUserConnection -Force\n\
          {routes}\
          Write-Host \"Done: connect with  rasdial '{cluster}'\"\n"
     );

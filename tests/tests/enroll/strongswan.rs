@@ -52,7 +52,7 @@ fn strongswan_connects_with_the_exported_swanctl_profile_and_is_refused_once_rev
         local_id: GATEWAY,
         remote_id: "*.hq-vpn.invalid",
         credential: Credential::Certificate { own: &own, authority: &authority },
-        ike_proposal: "aes256gcm16-prfsha384-ecp384",
+        ike_proposal: "aes256gcm16-prfsha384-x25519",
         esp_proposal: "aes256gcm16",
         local_selector: Some("10.1.0.0/16"),
         remote_selector: None,
@@ -131,6 +131,11 @@ fn every_profile_is_written_in_the_form_of_its_system() {
     let python = "import plistlib,sys; p=plistlib.load(open(sys.argv[1],'rb')); print([c['PayloadType'] for c in p['PayloadContent']])";
     let parsed = lab::run::output(std::process::Command::new("python3").args(["-c", python, &plain])).unwrap();
     assert!(parsed.contains("com.apple.vpn.managed"), "{parsed}");
+    // Of the groups that a gateway takes, these systems know P-256.
+    let windows = std::fs::read_to_string(desk.scratch.path("out/carol@example.org.ps1")).unwrap();
+    assert!(windows.contains("-IntegrityCheckMethod SHA384 -DHGroup ECP256 -PfsGroup ECP256"), "{windows}");
+    let apple = std::fs::read_to_string(&plain).unwrap();
+    assert!(apple.matches("<integer>19</integer>").count() == 2, "{apple}");
     let sswan = std::fs::read_to_string(desk.scratch.path("out/carol@example.org.sswan")).unwrap();
     let sswan: serde_json::Value = serde_json::from_str(&sswan).unwrap();
     assert_eq!(sswan["type"], "ikev2-cert");

@@ -340,3 +340,17 @@ const IKE_DEFAULT: &[&str] = &[
     "aes256-sha256-modp2048",
 ];
 const ESP_DEFAULT: &[&str] = &["aes128gcm16", "aes256gcm16", "aes128-sha256", "aes256-sha256"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_exported_profiles_offer_is_taken_by_default() {
+        for (offered, taken) in [(enroll::IKE_PROPOSALS, IKE_DEFAULT), (enroll::ESP_PROPOSALS, ESP_DEFAULT)] {
+            for suite in offered.split(',') {
+                assert!(taken.contains(&suite), "{suite}");
+            }
+        }
+    }
+}
