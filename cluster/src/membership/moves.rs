@@ -79,9 +79,13 @@ impl Seat {
             if self.table_committed < table.changed(set) || self.moves_in.contains_key(&set) {
                 continue;
             }
-            let moving =
-                MoveIn { epoch: handoff.epoch, from: entry.owner, stage: Stage::Preparing, tell_at: Time::ZERO };
-            self.moves_in.insert(set, moving);
+            // A version that showed the end of this move was taken back for a vote: that it ended is to be told again.
+            let is_taken = self.held[set] == Some(handoff.epoch);
+            let stage = if is_taken { Stage::Taken } else { Stage::Preparing };
+            self.moves_in.insert(set, MoveIn { epoch: handoff.epoch, from: entry.owner, stage, tell_at: Time::ZERO });
+            if is_taken {
+                continue;
+            }
             let tenure = Tenure { epoch: handoff.epoch, slot: self.own };
             base.outputs.push_back(Output::Prepare { set, tenure, from: entry.owner });
         }

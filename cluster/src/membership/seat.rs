@@ -353,7 +353,8 @@ impl Seat {
                     .moves_out
                     .get(&set)
                     .is_some_and(|stopped| Some(stopped.epoch) == entry.handoff.map(|to| to.epoch));
-            if !leaving {
+            // Kept while the version that shows the move's end may be taken back for a vote: the new owner works already.
+            if self.moves_out.get(&set).is_some_and(|stopped| entry.epoch > stopped.epoch) {
                 self.moves_out.remove(&set);
             }
             let held = self.held[set];
