@@ -30,6 +30,7 @@ pub(crate) struct Check {
     vectors: HashMap<(u64, u8, Epoch), u64>,
     owners: HashMap<(WorkSet, Epoch), (usize, u64)>,
     newest: HashMap<WorkSet, (Epoch, usize)>,
+    acquired: HashMap<WorkSet, Epoch>,
     views: HashMap<u64, (u64, u64)>,
 }
 
@@ -173,6 +174,16 @@ impl World {
             *newest = (epoch, node);
         } else if !self.plan.is_lone() || self.plan.bug == Bug::DeafProbe {
             self.violate(format!("I1: n{node} sends for set {set} under {epoch:?}, n{by} has under {other:?}"));
+        }
+    }
+
+    /// I1: where a quorum stays whole, nobody takes a set under an older epoch than somebody has before.
+    pub(crate) fn judge_acquisition(&mut self, node: usize, set: WorkSet, epoch: Epoch) {
+        let newest = self.check.acquired.entry(set).or_insert(epoch);
+        let before = *newest;
+        *newest = before.max(epoch);
+        if epoch < before && !self.plan.is_lone() {
+            self.violate(format!("I1: n{node} takes set {set} under {epoch:?}, somebody has under {before:?}"));
         }
     }
 

@@ -409,6 +409,7 @@ impl World {
                     How::Planned => "sets moved",
                     How::Founded => "sets founded",
                 });
+                self.judge_acquisition(node, set, tenure.epoch);
                 let bug = self.plan.bug;
                 let state = &mut self.nodes[node];
                 state.app.acquire(set, tenure, how, &state.replication, bug);
