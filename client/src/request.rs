@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use enroll::{
-    Algorithm, CertificateFacts, PrivateKey, ShortTerms, SigningRequest, Words, large_words, pem_block, pem_blocks,
-    signed_by,
+    Algorithm, CertificateFacts, PrivateKey, ShortTerms, SigningRequest, UnixTime, Words, check_successor, large_words,
+    pem_block, pem_blocks, signed_by,
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -129,7 +129,7 @@ impl Request {
         let old = if self.renew { Some(Profile::load(home, &self.profile)?) } else { None };
         match &old {
             Some(old) if old.authority == hex(&ShortTerms::ca_hash(&spki)) => {}
-            Some(_) if !self.rolled_over(home, &authority, blocks.as_slice())? => {
+            Some(_) if !self.rolled_over(home, &authority, blocks.as_slice(), now)? => {
                 return Err(Fault::OtherAuthority.into());
             }
             Some(_) => {}
@@ -162,15 +162,11 @@ impl Request {
     }
 
     /// Whether the CA that this profile trusts certified the new CA's key.
-    fn rolled_over(&self, home: &Home, new: &[u8], chain: &[Vec<u8>]) -> Result<bool, Fault> {
+    fn rolled_over(&self, home: &Home, new: &[u8], chain: &[Vec<u8>], now: UnixTime) -> Result<bool, Fault> {
         let Some(old) = Profile::authority_certificate(home, &self.profile)? else {
             return Ok(false);
         };
-        let spki = CertificateFacts::decode(new).map_err(Fault::Unusable)?.spki;
-        Ok(chain.iter().any(|bridge| {
-            let same_key = CertificateFacts::decode(bridge).is_ok_and(|facts| facts.spki == spki);
-            same_key && signed_by(bridge, &old).is_ok()
-        }))
+        Ok(chain.iter().any(|bridge| check_successor(new, bridge, &old, now).is_ok()))
     }
 
     fn compare(&self, words: &Words) -> Result<(), Fault> {

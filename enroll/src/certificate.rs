@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 
 use crate::key::RequestedKey;
 use crate::refusal::Refusal;
@@ -56,6 +57,37 @@ pub fn signed_by(certificate: &[u8], authority: &[u8]) -> Result<(), Refusal> {
     let signed = certificate.tbs_certificate().to_der().map_err(|_| Refusal::Certificate)?;
     let algorithm = certificate.signature_algorithm().oid;
     verify(&authority, &algorithm, &signed, certificate.signature().raw_bytes())
+}
+
+/// Checks that the CA of the certificate `old` certified by `bridge` the key of the CA that came after it, whose
+/// certificate is `new`: "new with old" of RFC 4210 §4.4. All are in DER.
+///
+/// # Errors
+/// One of them is no certificate; `bridge` is for another key or name than `new`, is not a CA's, is not valid on the day
+/// of `now`, or is not signed by the old CA.
+pub fn check_successor(new: &[u8], bridge: &[u8], old: &[u8], now: UnixTime) -> Result<(), Refusal> {
+    let (successor, facts) = (CertificateFacts::decode(new)?, CertificateFacts::decode(bridge)?);
+    if facts.spki != successor.spki {
+        return Err(Refusal::OtherKey);
+    }
+    // Every client has a certificate of its key by the old CA: that alone must not make it the next one.
+    if facts.common_name != successor.common_name || !may_sign_certificates(bridge)? {
+        return Err(Refusal::NoAuthority);
+    }
+    if !(facts.starts.day()..facts.expires.day()).contains(&now.day()) {
+        return Err(Refusal::Days);
+    }
+    signed_by(bridge, old)
+}
+
+/// Whether a certificate is a CA's (RFC 5280 §4.2.1.9) and its key may sign certificates (RFC 5280 §4.2.1.3).
+fn may_sign_certificates(der: &[u8]) -> Result<bool, Refusal> {
+    let certificate = Certificate::from_der(der).map_err(|_| Refusal::Certificate)?;
+    let tbs = certificate.tbs_certificate();
+    let constraints = tbs.get_extension::<BasicConstraints>().map_err(|_| Refusal::Certificate)?;
+    let usage = tbs.get_extension::<KeyUsage>().map_err(|_| Refusal::Certificate)?;
+    Ok(constraints.is_some_and(|(_, constraints)| constraints.ca)
+        && usage.is_some_and(|(_, usage)| usage.key_cert_sign()))
 }
 
 /// Checks a signature by the key in a CA's certificate.

@@ -67,7 +67,7 @@ pub use authority::{
     Authority, AuthorityAlgorithm, AuthorityError, AuthorityKey, Opener, Rank, Revocation, RevocationCause,
     Revocations, SealCost, SealError, open_key, seal_key,
 };
-pub use certificate::{CertificateFacts, signed_by};
+pub use certificate::{CertificateFacts, check_successor, signed_by};
 pub use cms::signed;
 pub use code::{Code, CodeError, Role, TicketNumber};
 pub use key::{Algorithm, Parity, PublicKey, RequestedKey};

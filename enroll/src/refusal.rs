@@ -66,6 +66,9 @@ pub enum Refusal {
     /// A block of a full reply is no certificate.
     #[error("a block is no certificate")]
     Certificate,
+    /// A certificate that should hand trust on is not a CA's.
+    #[error("the certificate is not a CA's")]
+    NoAuthority,
 }
 
 impl Refusal {
@@ -91,7 +94,8 @@ impl Refusal {
             | Self::Days
             | Self::Signature
             | Self::OtherKey
-            | Self::Certificate => PROVEN_WEIGHT,
+            | Self::Certificate
+            | Self::NoAuthority => PROVEN_WEIGHT,
         }
     }
 

@@ -4,7 +4,7 @@
 use enroll::{
     Algorithm, Approval, Authority, AuthorityAlgorithm, AuthorityError, AuthorityKey, BundleCipher, BundleError,
     ClientName, Connection, GatewayName, Identity, ProfileFormat, Rank, Refusal, RequestedKey, Revocations, Role,
-    Settings, SigningRequest, Words, pkcs12, signed,
+    Settings, SigningRequest, Words, check_successor, pkcs12, signed,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -106,6 +106,27 @@ fn after_a_rollover_who_trusts_only_the_old_ca_takes_the_new_ones_certificates()
     let (good, _) = openssl_verify(&["-CAfile", &old_file, &client_file]);
     assert!(!good, "the old CA alone must not vouch for the new one's certificates");
     assert_eq!(old.certify_successor(&new, serial(92), days(4000)).unwrap_err(), AuthorityError::Outlives);
+}
+
+#[test]
+fn only_a_cas_certificate_hands_the_trust_on_to_the_next_ca() {
+    let old = sole(Algorithm::P256);
+    let new = ca(AuthorityAlgorithm::P384);
+    let bridge = old.certify_successor(&new, serial(90), days(400)).unwrap();
+    let check = |new: &Authority, bridge: &[u8], old: &Authority, day: u64| {
+        let now = START.after(Duration::from_hours(24 * day));
+        check_successor(new.certificate(), bridge, old.certificate(), now)
+    };
+    assert_eq!(check(&new, &bridge, &old, 0), Ok(()));
+    assert_eq!(check(&new, &bridge, &old, 400), Err(Refusal::Days));
+    // A client has a certificate of its key by the old CA too, and can make itself a CA with that key.
+    let mallory = draw(2, Algorithm::P256);
+    let own = old.issue(Role::Client, *mallory.public(), &terms("mallory", 91)).unwrap().1;
+    let forged = Authority::create(cluster(), Rank::Sole, mallory.into(), serial(92), days(400)).unwrap();
+    assert_eq!(check(&forged, &own, &old, 0), Err(Refusal::NoAuthority));
+    assert_eq!(check(&forged, &bridge, &old, 0), Err(Refusal::OtherKey));
+    assert_eq!(check(&forged, forged.certificate(), &old, 0), Err(Refusal::Signature));
+    assert_eq!(check(&new, &bridge, &new, 0), Err(Refusal::Signature));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Whatever goes wrong is told in one sentence with the next step, and with the exit code that scripts rely on.
 
 use enroll::{
-    ClientName, ClusterName, CompleteReply, GatewayName, PrivateKey, Profile, Serial, Terms, UnixTime, Validity,
+    Authority, ClientName, ClusterName, CompleteReply, GatewayName, PrivateKey, Profile, Rank, Serial, Terms, UnixTime,
+    Validity, pem_block, pem_blocks,
 };
 use lab::enrollment::{Party, Said, text};
 use rand::SeedableRng as _;
@@ -151,6 +152,34 @@ fn a_clock_that_is_off_is_told_and_the_enrollment_still_waits() {
             assert_eq!(device.json(&["profile", "list"]).unwrap()["waiting"].as_array().unwrap().len(), 1);
         }
     }
+}
+
+#[test]
+fn a_renewal_by_another_client_that_plays_the_next_ca_is_refused() {
+    let desk = Desk::new("renewal");
+    let alice = desk.device("alice");
+    let (_, code) = desk.ticket("alice", &[]);
+    let request = desk.scratch.put("request", &ask(&desk, &alice, &code)).unwrap();
+    let accepted = desk.admin.json(&["enroll", "accept", &request, "--form", "full"]).unwrap();
+    let reply = desk.scratch.put("reply", &text(&accepted, "reply").unwrap()).unwrap();
+    alice.good(&["enroll", "--yes", "--file", &reply]).unwrap();
+    let renewal = alice.json(&["request", "--pkcs10", "--renew", "--profile", "hq-vpn"]).unwrap();
+    let renewal = pem_blocks(&text(&renewal, "request").unwrap()).remove(0);
+    // Mallory has a certificate of the CA that Alice trusts, and makes a CA of the same name with its key.
+    let key = desk.scratch.path("mallory.key");
+    let mallory = desk.admin.json(&["cert", "issue", "mallory", "--key-out", &key.display().to_string()]).unwrap();
+    let key = PrivateKey::from_pkcs8(&pem_blocks(&std::fs::read_to_string(key).unwrap())[0]).unwrap();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let start = UnixTime { seconds: since }.day() as u16 - 1;
+    let (days, serial) = (|days| Validity::new(start, days).unwrap(), |number| Serial::new(number).unwrap());
+    let cluster = ClusterName::new("hq-vpn").unwrap();
+    let forged = Authority::create(cluster, Rank::Sole, key.into(), serial(1), days(300)).unwrap();
+    let name = ClientName::new("alice").unwrap();
+    let certificate = forged.issue_pkcs10(&renewal, &name, serial(2), days(100)).unwrap();
+    let chain = [&certificate[..], forged.certificate()].map(|der| pem_block("CERTIFICATE", der)).concat();
+    let file = desk.scratch.put("forged.pem", &(chain + &text(&mallory, "certificate").unwrap())).unwrap();
+    let said = alice.run(&["request", "--certificate", &file, "--renew", "--profile", "hq-vpn"], "").unwrap();
+    assert!(sentence(&said, 5).contains("comes from another CA"), "{said:?}");
 }
 
 #[test]
