@@ -210,7 +210,7 @@ pub(crate) fn draw_key(algorithm: Algorithm) -> Result<PrivateKey, Fault> {
     PrivateKey::draw(algorithm, &mut StdRng::from_seed(*seed)).map_err(|_| Fault::Library)
 }
 
-pub(crate) use waiting::pending_tickets;
+pub(crate) use waiting::{PENDING, pending_tickets};
 
 /// Whether a text has numbered lines, as messages do.
 fn has_lines(text: &str) -> bool {

@@ -73,6 +73,11 @@ pub(crate) enum Fault {
     /// No such profile.
     #[error("there is no profile {0}: `ccvpn profile list` shows those that there are")]
     NoProfile(String),
+    /// A profile cannot have this name.
+    #[error(
+        "{0:?} is no name of a profile: use one without `/`, without a dot at its beginning, and without `.new` at its end"
+    )]
+    ProfileName(String),
     /// A file cannot be read or written.
     #[error("{path}: {error}: see that it exists and that you may read and write it", path = .path.display())]
     File {
@@ -151,6 +156,7 @@ impl Fault {
             | Self::ClockBehind { .. }
             | Self::Expired { .. }
             | Self::WordsDiffer
+            | Self::ProfileName(_)
             | Self::Photo(_)
             | Self::Picture(_)
             | Self::OtherKey

@@ -1,17 +1,21 @@
 //! `ccvpn profile`, and how a profile is kept.
 
+mod name;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use enroll::{CertificateFacts, PrivateKey, ShortTerms, UnixTime, pem_block, pem_blocks};
+use enroll::{CertificateFacts, PrivateKey, ShortTerms, TicketNumber, UnixTime, pem_block, pem_blocks};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::cli::Place;
-use crate::enroll::pending_tickets;
+use crate::enroll::{PENDING, pending_tickets};
 use crate::fault::Fault;
 use crate::home::Home;
 use crate::output::say;
+
+pub(crate) use name::ProfileName;
 
 /// Look at the profiles of this device.
 #[derive(Debug, clap::Subcommand)]
@@ -21,14 +25,14 @@ pub(crate) enum ProfileVerb {
     /// Show one profile.
     Show {
         /// The profile's name.
-        name: String,
+        name: ProfileName,
         #[command(flatten)]
         place: Place,
     },
     /// Erase a profile with its key, or an enrollment that waits.
     Forget {
         /// The profile's name, or the waiting ticket's number.
-        name: String,
+        name: ProfileName,
         #[command(flatten)]
         place: Place,
     },
@@ -65,7 +69,7 @@ struct Listed {
 
 #[derive(Serialize)]
 struct Named {
-    name: String,
+    name: ProfileName,
     #[serde(flatten)]
     profile: Profile,
 }
@@ -80,17 +84,28 @@ impl Kept {
 }
 
 impl Profile {
-    /// Keeps a profile with its key and certificates, under its cluster's name if that is free; gives the name. The
-    /// record is written last: without it there is no profile.
-    pub(crate) fn keep(&self, home: &Home, key: &PrivateKey, kept: &Kept, otherwise: &str) -> Result<String, Fault> {
-        let taken = |name: &str| Self::load(home, name).is_ok_and(|other| other.serial != self.serial);
-        let name = if taken(&self.cluster) { format!("{}-{otherwise}", self.cluster) } else { self.cluster.clone() };
+    /// Keeps a profile with its key and certificates, under its cluster's name if that is free, else with the ticket's
+    /// number behind it; gives the name. The record is written last: without it there is no profile.
+    pub(crate) fn keep(
+        &self,
+        home: &Home,
+        key: &PrivateKey,
+        kept: &Kept,
+        ticket: TicketNumber,
+    ) -> Result<ProfileName, Fault> {
+        let usual = ProfileName::of_cluster(&self.cluster);
+        let free = match Self::load(home, &usual) {
+            Ok(other) => other.serial == self.serial,
+            // One that cannot be read is still somebody's key.
+            Err(error) => matches!(error, Fault::NoProfile(_)),
+        };
+        let name = if free { usual } else { usual.with_ticket(ticket) };
         self.write(home, &name, key, kept)?;
         Ok(name)
     }
 
     /// Writes a profile's files.
-    pub(crate) fn write(&self, home: &Home, name: &str, key: &PrivateKey, kept: &Kept) -> Result<(), Fault> {
+    pub(crate) fn write(&self, home: &Home, name: &ProfileName, key: &PrivateKey, kept: &Kept) -> Result<(), Fault> {
         let file = |of: &str| format!("{PROFILES}/{name}/{of}");
         let pkcs8 = key.to_pkcs8().map_err(|_| Fault::Library)?;
         let pem = Zeroizing::new(pem_block("PRIVATE KEY", pkcs8.expose()));
@@ -109,16 +124,16 @@ impl Profile {
         home.write(&file(RECORD), &record)
     }
 
-    pub(crate) fn load(home: &Home, name: &str) -> Result<Self, Fault> {
+    pub(crate) fn load(home: &Home, name: &ProfileName) -> Result<Self, Fault> {
         let path = format!("{PROFILES}/{name}/{RECORD}");
-        if name.contains('/') || !home.path(&path).exists() {
-            return Err(Fault::NoProfile(name.to_owned()));
+        if !home.path(&path).exists() {
+            return Err(Fault::NoProfile(name.to_string()));
         }
         serde_json::from_slice(&home.read(&path)?).map_err(|_| Fault::Record(home.path(&path)))
     }
 
     /// The CA's certificate, if it came with the reply.
-    pub(crate) fn authority_certificate(home: &Home, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+    pub(crate) fn authority_certificate(home: &Home, name: &ProfileName) -> Result<Option<Vec<u8>>, Fault> {
         let path = format!("{PROFILES}/{name}/ca.pem");
         if !home.path(&path).exists() {
             return Ok(None);
@@ -128,7 +143,8 @@ impl Profile {
 
     fn all(home: &Home) -> Result<Vec<Named>, Fault> {
         let mut all = Vec::new();
-        for name in home.names(PROFILES)? {
+        // A directory with another name is none that the client made.
+        for name in home.names(PROFILES)?.iter().filter_map(|name| name.parse::<ProfileName>().ok()) {
             match Self::load(home, &name) {
                 Ok(profile) => all.push(Named { name, profile }),
                 // It was not written whole, and its enrollment still waits.
@@ -179,9 +195,10 @@ impl ProfileVerb {
             }
             Self::Forget { name, place } => {
                 let home = place.home();
-                let ticket = pending_tickets(&home)?.into_iter().find(|ticket| ticket.eq_ignore_ascii_case(&name));
+                let ticket =
+                    pending_tickets(&home)?.into_iter().find(|ticket| ticket.eq_ignore_ascii_case(name.as_str()));
                 let what = if let Some(ticket) = ticket {
-                    home.erase_all(&format!("pending/{ticket}"))?;
+                    home.erase_all(&format!("{PENDING}/{ticket}"))?;
                     "enrollment"
                 } else {
                     Profile::load(&home, &name)?;
@@ -211,3 +228,48 @@ pub(crate) fn hex(octets: &[u8]) -> String {
 const PROFILES: &str = "profiles";
 /// What makes a profile one; it is written last.
 const RECORD: &str = "profile.json";
+
+#[cfg(test)]
+mod tests {
+    use enroll::Algorithm;
+
+    use super::*;
+    use crate::enroll::draw_key;
+
+    fn profile(cluster: &str, serial: &str) -> Profile {
+        Profile {
+            cluster: cluster.to_owned(),
+            gateway: "vpn.example.org".to_owned(),
+            client: "alice".to_owned(),
+            serial: serial.to_owned(),
+            expires: "2027-11-21".to_owned(),
+            authority: String::new(),
+            routes: Vec::new(),
+            dns: Vec::new(),
+            fetched: false,
+        }
+    }
+
+    #[test]
+    fn a_profile_stays_in_its_directory_and_writes_over_no_other() {
+        let place = std::env::temp_dir().join(format!("ccvpn-profile-{}", std::process::id()));
+        let home = Home::of(Some(&place));
+        let key = draw_key(Algorithm::P256).unwrap();
+        let kept = || Kept { certificate: None, authority: None, chain: Vec::new() };
+        let ticket = TicketNumber::new(1).unwrap();
+        let keep = |cluster: &str, serial: &str| {
+            profile(cluster, serial).keep(&home, &key, &kept(), ticket).unwrap().to_string()
+        };
+        assert_eq!(keep("hq-vpn", "01"), "hq-vpn");
+        assert_eq!(keep("hq-vpn", "01"), "hq-vpn", "the same certificate again");
+        assert_eq!(keep("hq-vpn", "02"), "hq-vpn-00001");
+        // A short reply names its gateway in the place of the cluster, and a gateway's name may have slashes.
+        assert_eq!(keep("../../elsewhere", "03"), "-..-elsewhere");
+        assert_eq!(keep("..", "04"), "profile");
+        home.write("profiles/hq-vpn/profile.json", b"damaged").unwrap();
+        assert_eq!(keep("hq-vpn", "01"), "hq-vpn-00001");
+        assert_eq!(home.read("profiles/hq-vpn/profile.json").unwrap().as_slice(), b"damaged");
+        assert_eq!(home.names("profiles").unwrap(), ["-..-elsewhere", "hq-vpn", "hq-vpn-00001", "profile"]);
+        std::fs::remove_dir_all(place).unwrap();
+    }
+}

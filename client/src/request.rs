@@ -15,7 +15,7 @@ use crate::enroll::draw_key;
 use crate::fault::Fault;
 use crate::home::Home;
 use crate::output::say;
-use crate::profile::{Kept, Profile, hex, today};
+use crate::profile::{Kept, Profile, ProfileName, hex, today};
 use crate::terminal::{attended, prompt, read_text};
 
 /// Ask for a certificate of plain PKI, without a code; or give the certificate that came.
@@ -29,7 +29,7 @@ pub(crate) struct Request {
     certificate: Option<PathBuf>,
     /// The profile that is made; with --renew, the one that is renewed.
     #[arg(long, value_name = "NAME", default_value = "plain")]
-    profile: String,
+    profile: ProfileName,
     /// Renew this profile: the certificate must come from the CA that it trusts already.
     #[arg(long)]
     renew: bool,
@@ -63,9 +63,6 @@ struct Taken<'a> {
 impl Request {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let home = self.place.home();
-        if self.profile.contains('/') || self.profile.is_empty() {
-            return Err(Fault::NoProfile(self.profile).into());
-        }
         match &self.certificate {
             Some(file) => self.take(&home, &read_text(file)?),
             None => self.ask(&home),
@@ -89,7 +86,7 @@ impl Request {
         let words = Words::of_key(&key.public().spki_hash());
         let asked = Asked {
             outcome: "request",
-            profile: &self.profile,
+            profile: self.profile.as_str(),
             request: pem_block("CERTIFICATE REQUEST", &request),
             key_words: words.to_string(),
         };
@@ -151,7 +148,7 @@ impl Request {
         home.erase_all(&format!("requests/{}", self.profile))?;
         let taken = Taken {
             outcome: "enrolled",
-            profile: &self.profile,
+            profile: self.profile.as_str(),
             serial: profile.serial.clone(),
             expires: profile.expires.clone(),
             authority_words: words.to_string(),

@@ -95,13 +95,13 @@ pub(super) fn finish(home: &Home, waiting: &Waiting, text: &str, compared: bool,
         dns: gift.settings.dns.iter().map(ToString::to_string).collect(),
         fetched: gift.kept.certificate.is_some(),
     };
-    let name = profile.keep(home, &waiting.key, &gift.kept, &waiting.ticket().to_string())?;
+    let name = profile.keep(home, &waiting.key, &gift.kept, waiting.ticket())?;
     waiting.erase(home)?;
     let enrolled = Enrolled {
         outcome: "enrolled",
         form: gift.form,
         ticket: waiting.ticket().to_string(),
-        profile: &name,
+        profile: name.as_str(),
         gateway: profile.gateway.clone(),
         serial: profile.serial.clone(),
         expires: profile.expires.clone(),
