@@ -77,28 +77,32 @@ impl Home {
         erased.or_else(absent).map_err(Fault::file(&path))
     }
 
-    /// Erases all files of a directory, and it.
+    /// Erases all files of a directory, half-written ones too, and it.
     pub(crate) fn erase_all(&self, of: &str) -> Result<(), Fault> {
-        for name in self.names(of)? {
+        for name in self.all_names(of)? {
             self.erase(&format!("{of}/{name}"))?;
         }
         let path = self.path(of);
         fs::remove_dir(&path).or_else(absent).map_err(Fault::file(&path))
     }
 
-    /// The names in a directory, in order; none if there is no such directory.
+    /// The names in a directory, in order, without what was half written; none if there is no such directory.
     pub(crate) fn names(&self, of: &str) -> Result<Vec<String>, Fault> {
+        let mut names = self.all_names(of)?;
+        names.retain(|name| !name.ends_with(".new"));
+        Ok(names)
+    }
+
+    fn all_names(&self, of: &str) -> Result<Vec<String>, Fault> {
         let path = self.path(of);
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Fault::file(&path)(error)),
         };
-        let mut names: Vec<String> = entries
-            .filter_map(Result::ok)
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.ends_with(".new"))
-            .collect();
+        let entries: Vec<fs::DirEntry> = entries.collect::<Result<_, _>>().map_err(Fault::file(&path))?;
+        let mut names: Vec<String> =
+            entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         Ok(names)
     }
@@ -131,6 +135,19 @@ mod tests {
         home.erase("pending/A").unwrap();
         assert_eq!(home.names("pending").unwrap(), Vec::<String>::new());
         assert_eq!(home.names("no").unwrap(), Vec::<String>::new());
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_was_half_written_is_erased_with_the_rest() {
+        let place = std::env::temp_dir().join(format!("ccvpn-home-half-{}", std::process::id()));
+        let home = Home::of(Some(&place));
+        home.write("pending/A/keys", b"whole").unwrap();
+        // As a kill between writing and renaming leaves it.
+        fs::write(home.path("pending/A/keys.new"), b"half").unwrap();
+        assert_eq!(home.names("pending/A").unwrap(), ["keys"]);
+        home.erase_all("pending/A").unwrap();
+        assert!(!home.path("pending/A").exists());
         fs::remove_dir_all(place).unwrap();
     }
 }
