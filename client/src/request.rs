@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::home::Home;
 use crate::output::say;
 use crate::profile::{Kept, Profile, ProfileName, hex, today};
-use crate::terminal::{attended, prompt, read_text};
+use crate::terminal::{Verdict, attended, compare, read_text};
 
 /// Ask for a certificate of plain PKI, without a code; or give the certificate that came.
 #[derive(Debug, clap::Args)]
@@ -174,9 +174,10 @@ impl Request {
         if !attended() {
             return Err(Fault::NeedsYes);
         }
-        let answer = prompt("Compare all six by telephone, then type \"they agree\" or \"they differ\": ")?;
-        let agrees = matches!(answer.to_ascii_lowercase().trim(), "they agree" | "agree" | "yes");
-        if agrees { Ok(()) } else { Err(Fault::WordsDiffer) }
+        match compare()? {
+            Verdict::Agree => Ok(()),
+            Verdict::Differ => Err(Fault::WordsDiffer),
+        }
     }
 
     fn waiting_key(&self, home: &Home) -> Result<PrivateKey, Fault> {

@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::home::Home;
 use crate::output::say;
 use crate::profile::{Kept, Profile, today};
-use crate::terminal::{attended, prompt};
+use crate::terminal::{Verdict, attended, compare};
 
 #[derive(Serialize)]
 struct Enrolled<'a> {
@@ -78,8 +78,7 @@ pub(super) fn finish(home: &Home, waiting: &Waiting, text: &str, compared: bool,
         if !attended() {
             return Err(Fault::NeedsYes.into());
         }
-        let answer = prompt("Compare all six by telephone, then type \"they agree\" or \"they differ\": ")?;
-        if !matches!(answer.to_ascii_lowercase().trim(), "they agree" | "agree" | "yes") {
+        if compare()? == Verdict::Differ {
             waiting.erase(home)?;
             return Err(Fault::WordsDiffer.into());
         }

@@ -155,6 +155,23 @@ fn a_clock_that_is_off_is_told_and_the_enrollment_still_waits() {
 }
 
 #[test]
+fn what_stands_below_a_pasted_reply_is_no_answer_on_the_final_words() {
+    let desk = Desk::new("pasted");
+    let (_, code) = desk.ticket("alice", &[]);
+    let alice = desk.device("alice");
+    let reply = text(&accept_json(&desk, &ask(&desk, &alice, &code)), "reply").unwrap();
+    let mut terminal = alice.on_terminal(&["enroll"]).unwrap();
+    terminal.expect("nothing is lost.").unwrap();
+    for line in reply.lines().chain(["Regards, Bob"]) {
+        terminal.enter(line).unwrap();
+    }
+    terminal.expect("they agree").unwrap();
+    terminal.enter("they agree").unwrap();
+    let (code, screen) = terminal.finish().unwrap();
+    assert_eq!(code, Some(0), "{screen}");
+}
+
+#[test]
 fn a_renewal_by_another_client_that_plays_the_next_ca_is_refused() {
     let desk = Desk::new("renewal");
     let alice = desk.device("alice");
