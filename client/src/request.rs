@@ -136,7 +136,8 @@ impl Request {
             cluster: ca.common_name.strip_suffix(" CA").unwrap_or(&ca.common_name).to_owned(),
             gateway: old.as_ref().map_or_else(|| self.gateway.clone(), |old| old.gateway.clone()),
             client: facts.common_name,
-            serial: hex(&facts.serial),
+            // As the administrator's commands take it: with leading zeros.
+            serial: format!("{:0>16}", hex(&facts.serial)),
             expires: facts.expires.date(),
             authority: hex(&ShortTerms::ca_hash(&spki)),
             routes: old.as_ref().map_or_else(Vec::new, |old| old.routes.clone()),
