@@ -406,6 +406,6 @@ const fn algorithm_word(algorithm: AuthorityAlgorithm) -> &'static str {
 const RANKS: [Rank; 3] = [Rank::Sole, Rank::Root, Rank::Online];
 const PASSPHRASE: &str = "passphrase";
 const KEY_FILE: &str = "key file";
-const CA_KEY_FILE: &str = "ca.key";
+pub(crate) const CA_KEY_FILE: &str = "ca.key";
 /// The most days that a validity can say.
 const DAYS_MAX: u16 = 4095;

@@ -6,15 +6,18 @@ use enroll::Revocations;
 use serde::Serialize;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
+use wire::Secret;
 
-use crate::authority::{Unlock, open_sealed};
+use crate::authority::{CA_KEY_FILE, Unlock, open_sealed};
 use crate::context::Context;
 use crate::error::ControlError;
 use crate::files::{beside, read_secret, sync_directory, write_private};
 use crate::journal::{self, JournalHead};
-use crate::revocation::{merge, published};
+use crate::revocation::{merge, published, revocations};
 use crate::row::Row;
-use crate::store::{DATABASE, KEY, Missing, Store, UNFINISHED, connect, fact, make_directory, migrate, remove};
+use crate::store::{
+    DATABASE, KEY, Missing, Store, UNFINISHED, connect, fact, make_directory, migrate, remove, remove_database,
+};
 use crate::ticket::{Stored, number_of};
 
 /// A backup that was written.
@@ -81,7 +84,8 @@ impl Store {
     /// used after the backup was made; revocations of the store before, and of published lists, stay.
     ///
     /// # Errors
-    /// The backup is none, or is of another cluster; then the store before stays as it is.
+    /// The backup is none, is of another cluster, or another program writes into the store; then the store before stays
+    /// as it is.
     pub async fn restore(
         context: &Context,
         file: &Path,
@@ -89,10 +93,25 @@ impl Store {
         lists: &[PathBuf],
         unlock: &mut dyn Unlock,
     ) -> Result<Restored, ControlError> {
-        let not_one = || ControlError::NotABackup(file.to_owned());
         make_directory(directory)?;
+        let restored = Self::restore_into(context, file, directory, lists, unlock).await;
+        if restored.is_err() {
+            // What was half restored helps nobody; the error to tell is the first one.
+            remove_database(&directory.join(UNFINISHED)).ok();
+        }
+        restored
+    }
+
+    async fn restore_into(
+        context: &Context,
+        file: &Path,
+        directory: &Path,
+        lists: &[PathBuf],
+        unlock: &mut dyn Unlock,
+    ) -> Result<Restored, ControlError> {
+        let not_one = || ControlError::NotABackup(file.to_owned());
         let unfinished = directory.join(UNFINISHED);
-        remove(&unfinished)?;
+        remove_database(&unfinished)?;
         let content = std::fs::read(file).map_err(ControlError::file(file))?;
         if !content.starts_with(MAGIC) {
             return Err(not_one());
@@ -102,30 +121,37 @@ impl Store {
         check(&mut connection).await.map_err(|_| not_one())?;
         migrate(&mut connection).await?;
         journal::verify(&mut connection, None).await?;
-        let key = restored_key(&mut connection, directory, unlock).await?;
+        let key = RestoredKey::find(&mut connection, directory, unlock).await?;
         connection.close().await?;
-        let mut restored = Self::open_with(directory, &unfinished, key.clone()).await?;
+        let mut restored = Self::open_with(directory, &unfinished, key.secret().clone()).await?;
 
         let database = directory.join(DATABASE);
-        let before = if database.exists() { Some(Self::open_with(directory, &database, key).await?) } else { None };
+        // Of the store before only what anybody may read is needed.
+        let no_key = Secret::default();
+        let mut before =
+            if database.exists() { Some(Self::open_with(directory, &database, no_key).await?) } else { None };
         let mut merged = Vec::new();
         let mut before_path = None;
-        if let Some(mut before) = before {
+        let mut held = None;
+        if let Some(before) = &mut before {
             if before.cluster != restored.cluster {
                 return Err(ControlError::OtherCluster {
                     found: restored.cluster.to_string(),
                     expected: before.cluster.to_string(),
                 });
             }
-            merged.push((database.clone(), before.revocations().await?));
-            before.close().await?;
+            // Nobody writes into the store before until it is replaced: a revocation that came now would be lost.
+            let mut transaction = before.connection.begin_with("BEGIN IMMEDIATE").await?;
+            merged.push((database.clone(), revocations(&mut transaction, None).await?));
             before_path = Some(beside(&database, &format!("before-{}", context.now.seconds)));
+            held = Some(transaction);
         }
         merged.extend(published(lists, &restored.authority_certificates().await?)?);
         let (voided, new) = restored.void_restored(context, &merged).await?;
         let journal = restored.verify_journal(None).await?;
         let cluster = restored.cluster.to_string();
         restored.close().await?;
+        key.settle(directory)?;
         let moved = (|| {
             if let Some(kept) = &before_path {
                 std::fs::hard_link(&database, kept)?;
@@ -134,6 +160,11 @@ impl Store {
             sync_directory(&database)
         })();
         moved.map_err(ControlError::file(&database))?;
+        // Nothing was written into the store before; it only had to stand still.
+        drop(held);
+        if let Some(before) = before {
+            before.close().await?;
+        }
         Ok(Restored { cluster, voided, merged: new, before: before_path, journal })
     }
 
@@ -171,30 +202,53 @@ impl Store {
     }
 }
 
-/// The store's key: the one that is here, if it opens what is sealed, else the one in the backup.
-async fn restored_key(
-    connection: &mut SqliteConnection,
-    directory: &Path,
-    unlock: &mut dyn Unlock,
-) -> Result<wire::Secret, ControlError> {
-    let path = directory.join(KEY);
-    let sealed = sqlx::query("SELECT keys FROM ticket WHERE keys IS NOT NULL LIMIT 1");
-    let sealed = sealed.fetch_optional(&mut *connection).await?.map(|row| Row(row).octets("keys")).transpose()?;
-    if let Ok(key) = read_secret(&path)
-        && sealed.is_none_or(|sealed| Store::unseal(&key, &sealed).is_ok())
-    {
-        return Ok(key);
+/// The key that the restored database needs.
+enum RestoredKey {
+    /// The one that is here.
+    Here(Secret),
+    /// The one in the backup, which takes the place of the one here.
+    InBackup(Secret),
+}
+
+impl RestoredKey {
+    /// The one that is here, if it opens what is sealed, else the one in the backup.
+    async fn find(
+        connection: &mut SqliteConnection,
+        directory: &Path,
+        unlock: &mut dyn Unlock,
+    ) -> Result<Self, ControlError> {
+        let sealed = sqlx::query("SELECT keys FROM ticket WHERE keys IS NOT NULL LIMIT 1");
+        let sealed = sealed.fetch_optional(&mut *connection).await?.map(|row| Row(row).octets("keys")).transpose()?;
+        if let Ok(key) = read_secret(&directory.join(KEY))
+            && sealed.is_none_or(|sealed| Store::unseal(&key, &sealed).is_ok())
+        {
+            return Ok(Self::Here(key));
+        }
+        let sealed = fact(connection, "store_key").await?;
+        let opener = String::from_utf8(fact(connection, "store_key_opener").await?);
+        let opener = opener.map_err(|_| ControlError::Record("store_key_opener"))?;
+        Ok(Self::InBackup(open_sealed(&sealed, &opener, unlock, &directory.join(CA_KEY_FILE))?))
     }
-    let sealed = fact(connection, "store_key").await?;
-    let opener = String::from_utf8(fact(connection, "store_key_opener").await?);
-    let opener = opener.map_err(|_| ControlError::Record("store_key_opener"))?;
-    let key = open_sealed(&sealed, &opener, unlock, &directory.join("ca.key"))?;
-    // The store before, which this restore may yet fail to replace, is sealed under the key before.
-    if path.exists() {
-        write_private(&beside(&path, "before"), read_secret(&path)?.expose())?;
+
+    const fn secret(&self) -> &Secret {
+        match self {
+            Self::Here(key) | Self::InBackup(key) => key,
+        }
     }
-    write_private(&path, key.expose())?;
-    Ok(key)
+
+    /// Writes the key where the restored database looks for it; a kill before that database is there too is mended by
+    /// restoring again.
+    fn settle(self, directory: &Path) -> Result<(), ControlError> {
+        let Self::InBackup(key) = self else {
+            return Ok(());
+        };
+        let path = directory.join(KEY);
+        // The store before is sealed under the key before.
+        if path.exists() {
+            write_private(&beside(&path, "before"), read_secret(&path)?.expose())?;
+        }
+        write_private(&path, key.expose())
+    }
 }
 
 async fn check(connection: &mut SqliteConnection) -> Result<(), ControlError> {

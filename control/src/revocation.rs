@@ -60,14 +60,6 @@ impl Store {
         Ok(RevocationReport { serial: format!("{:016x}", serial.value()), name, key: key.is_some() })
     }
 
-    /// Everything that is revoked or suspended.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn revocations(&mut self) -> Result<Revocations, ControlError> {
-        revocations(&mut self.connection, None).await
-    }
-
     /// Signs the revocation list of every CA that has its key here, the issuing one first, each in DER.
     ///
     /// # Errors
@@ -150,7 +142,10 @@ pub(crate) async fn suspend(
 }
 
 /// Reads what is revoked: all of it, or what one CA issued together with what nobody here issued.
-async fn revocations(connection: &mut SqliteConnection, authority: Option<i64>) -> Result<Revocations, ControlError> {
+pub(crate) async fn revocations(
+    connection: &mut SqliteConnection,
+    authority: Option<i64>,
+) -> Result<Revocations, ControlError> {
     let mut all = Revocations::default();
     let of_authority =
         "(?1 IS NULL OR NOT EXISTS (SELECT 1 FROM certificate c WHERE c.serial = r.serial AND c.authority <> ?1))";

@@ -67,7 +67,7 @@ impl Store {
         }
         make_directory(directory)?;
         let unfinished = directory.join(UNFINISHED);
-        remove(&unfinished)?;
+        remove_database(&unfinished)?;
         let mut random = Zeroizing::new([0; 32]);
         getrandom::fill(random.as_mut()).map_err(|_| ControlError::Random)?;
         let key = Secret::from_slice(random.as_ref());
@@ -209,6 +209,14 @@ pub(crate) fn remove(path: &Path) -> Result<(), ControlError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(ControlError::file(path)(error)),
     }
+}
+
+/// Removes a database and the journal of an interrupted operation, which would be rolled back into the next one.
+pub(crate) fn remove_database(path: &Path) -> Result<(), ControlError> {
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    remove(Path::new(&journal))?;
+    remove(path)
 }
 
 pub(crate) const DATABASE: &str = "store.db";

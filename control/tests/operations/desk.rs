@@ -59,7 +59,15 @@ impl Desk {
     }
 
     pub(crate) async fn create(&self, algorithm: AuthorityAlgorithm) -> Result<Store, ControlError> {
-        let (cluster, gateway) = (ClusterName::new("hq-vpn").unwrap(), GatewayName::new("vpn.example.org").unwrap());
+        self.create_cluster("hq-vpn", algorithm).await
+    }
+
+    pub(crate) async fn create_cluster(
+        &self,
+        name: &str,
+        algorithm: AuthorityAlgorithm,
+    ) -> Result<Store, ControlError> {
+        let (cluster, gateway) = (ClusterName::new(name).unwrap(), GatewayName::new("vpn.example.org").unwrap());
         let key = Secret::from_slice(&KEY_FILE);
         let opener = Opener::KeyFile(&key);
         let order = CaOrder { algorithm, days: 3650, opener, root: RootKeeping::None };
@@ -68,6 +76,13 @@ impl Desk {
 
     pub(crate) async fn open(&self) -> Store {
         Store::open(&self.directory).await.unwrap()
+    }
+
+    /// The database itself, as another program opens it.
+    pub(crate) async fn raw(&self) -> sqlx::SqliteConnection {
+        use sqlx::Connection as _;
+        let path = format!("sqlite://{}", self.directory.join("store.db").display());
+        sqlx::SqliteConnection::connect(&path).await.unwrap()
     }
 }
 

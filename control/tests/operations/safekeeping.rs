@@ -1,9 +1,10 @@
 //! Backup, restore, and the journal.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use control::{Approvals, CertificateKind, CertificateStanding, ControlError, ReplyForm, Store};
-use enroll::{Approval, RejectionReason, RevocationCause};
+use enroll::{Approval, AuthorityAlgorithm, RejectionReason, RevocationCause};
 
 use crate::desk::{Desk, Device, WithKeyFile, at, authority, wish};
 
@@ -61,16 +62,50 @@ async fn a_restored_backup_voids_open_tickets_and_un_revokes_nothing() {
 }
 
 #[tokio::test]
+async fn a_backup_of_another_cluster_changes_nothing() {
+    let (desk, mut store) = Desk::new().await;
+    let ticket = store.new_ticket(&at(1), &wish("alice", Approval::Auto)).await.unwrap();
+    store.close().await.unwrap();
+    let foreign = Desk::bare();
+    let mut other = foreign.create_cluster("branch", AuthorityAlgorithm::P256).await.unwrap();
+    other.new_ticket(&at(1), &wish("bob", Approval::Auto)).await.unwrap();
+    let file = foreign.directory.join("backup");
+    other.backup(&at(2), &file).await.unwrap();
+    let files = || {
+        let entries = std::fs::read_dir(&desk.directory).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let before = files();
+    let refused = Store::restore(&at(3), &file, &desk.directory, &[], &mut WithKeyFile).await;
+    assert!(matches!(refused, Err(ControlError::OtherCluster { .. })), "{refused:?}");
+    assert!(files() == before, "{:?}", files().keys());
+    let device = Device::new(&ticket, 1);
+    desk.open().await.read_request(&device.request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_another_program_writes_into_is_not_replaced() {
+    let (desk, mut store) = Desk::new().await;
+    let file = desk.directory.join("backup");
+    store.backup(&at(1), &file).await.unwrap();
+    store.close().await.unwrap();
+    let mut raw = desk.raw().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut raw).await.unwrap();
+    let refused = Store::restore(&at(2), &file, &desk.directory, &[], &mut WithKeyFile).await;
+    assert!(matches!(refused, Err(ControlError::Busy)), "{refused:?}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut raw).await.unwrap();
+    Store::restore(&at(3), &file, &desk.directory, &[], &mut WithKeyFile).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_changed_or_cut_journal_is_found_and_the_database_refuses_to_change_it() {
-    use sqlx::Connection as _;
     let (desk, mut store) = Desk::new().await;
     for number in 0..5 {
         store.new_ticket(&at(number), &wish(&format!("a{number}"), Approval::Auto)).await.unwrap();
     }
     let head = store.verify_journal(None).await.unwrap();
     store.close().await.unwrap();
-    let path = format!("sqlite://{}", desk.directory.join("store.db").display());
-    let mut raw = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    let mut raw = desk.raw().await;
     assert!(sqlx::query("UPDATE journal SET actor = 'nobody' WHERE seq = 3").execute(&mut raw).await.is_err());
     assert!(sqlx::query("DELETE FROM journal WHERE seq = 7").execute(&mut raw).await.is_err());
     assert!(sqlx::query("DELETE FROM ticket").execute(&mut raw).await.is_err());
