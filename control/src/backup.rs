@@ -11,7 +11,7 @@ use wire::Secret;
 use crate::authority::{CA_KEY_FILE, Unlock, open_sealed};
 use crate::context::Context;
 use crate::error::ControlError;
-use crate::files::{beside, read_secret, sync_directory, write_private};
+use crate::files::{PRIVATE, beside, create, read_secret, sync_directory, write_private};
 use crate::journal::{self, JournalHead};
 use crate::revocation::{merge, published, revocations};
 use crate::row::Row;
@@ -56,28 +56,31 @@ impl Store {
         journal::write(&mut transaction, context, "backup", &file.display().to_string(), "").await?;
         transaction.commit().await?;
         let new = beside(file, "new");
-        remove(&new)?;
-        let path = new.to_str().ok_or_else(|| ControlError::NotABackup(file.to_owned()))?;
-        let written = sqlx::query("VACUUM INTO ?1").bind(path).execute(&mut self.connection).await;
-        if let Err(error) = written {
+        let written = self.write_backup(&new, file).await;
+        if written.is_err() {
             // What was half written helps nobody; the error to tell is the first one.
-            std::fs::remove_file(&new).ok();
-            return Err(error.into());
+            remove(&new).ok();
         }
-        let settled = (|| {
-            use std::os::unix::fs::PermissionsExt as _;
-            let made = std::fs::File::open(&new)?;
-            made.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-            made.sync_all()?;
-            std::fs::rename(&new, file)?;
-            sync_directory(file)?;
-            Ok(made.metadata()?.len())
-        })();
-        let octets = settled.map_err(ControlError::file(file))?;
+        let octets = written?;
         let mut copy = connect(file, Missing::Refuse).await?;
         let journal = journal::verify(&mut copy, None).await?;
         copy.close().await?;
         Ok(Backup { file: file.to_owned(), octets, journal })
+    }
+
+    /// Writes the database into `new`, then gives that file its own name; gives its size in octets.
+    async fn write_backup(&mut self, new: &Path, file: &Path) -> Result<u64, ControlError> {
+        let path = new.to_str().ok_or_else(|| ControlError::NotABackup(file.to_owned()))?;
+        // SQLite writes into a file that is empty, and from the beginning nobody else can read this one.
+        let made = create(new, PRIVATE).map_err(ControlError::file(new))?;
+        sqlx::query("VACUUM INTO ?1").bind(path).execute(&mut self.connection).await?;
+        let settled = (|| {
+            made.sync_all()?;
+            std::fs::rename(new, file)?;
+            sync_directory(file)?;
+            Ok(made.metadata()?.len())
+        })();
+        settled.map_err(ControlError::file(file))
     }
 
     /// Puts a backup in the place of a store, or where there is none. Open tickets are voided, since they may have been

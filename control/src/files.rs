@@ -15,7 +15,7 @@ use crate::error::ControlError;
 /// # Errors
 /// It cannot be written; the one before it stays.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), ControlError> {
-    write(path, content, 0o600)
+    write(path, content, PRIVATE)
 }
 
 /// Writes a file that everybody may read, likewise.
@@ -29,10 +29,7 @@ pub fn write_public(path: &Path, content: &[u8]) -> Result<(), ControlError> {
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), ControlError> {
     let new = beside(path, "new");
     let written = (|| {
-        if new.exists() {
-            std::fs::remove_file(&new)?;
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        let mut file = create(&new, mode)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
@@ -43,6 +40,15 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), ControlError> {
         std::fs::remove_file(&new).ok();
         ControlError::file(path)(error)
     })
+}
+
+/// Makes an empty file in the place of what an interrupted program left there; no link is followed.
+pub(crate) fn create(path: &Path, mode: u32) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 /// Makes a rename in `path`'s directory survive a loss of power.
@@ -75,6 +81,8 @@ pub fn read_secret(path: &Path) -> Result<Secret, ControlError> {
     Ok(Secret::from_slice(&content))
 }
 
+/// The mode of a file that only its owner may read.
+pub(crate) const PRIVATE: u32 = 0o600;
 /// Octets of a key file or passphrase that are read; the buffer does not grow, so nothing is left behind.
 const SECRET_MAX: usize = 4096;
 

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::error::ControlError;
-use crate::files::{read_secret, write_private};
+use crate::files::{PRIVATE, create, read_secret, write_private};
 use crate::row::Row;
 
 /// The store of one machine, opened for one operation after the other.
@@ -143,9 +143,12 @@ pub(crate) enum Missing {
 
 /// Opens a database so that what is committed is on the disk, and what is deleted is overwritten.
 pub(crate) async fn connect(database: &Path, missing: Missing) -> Result<SqliteConnection, ControlError> {
+    if missing == Missing::Create {
+        // An empty file is an empty database, and this one nobody else can ever read.
+        create(database, PRIVATE).map_err(ControlError::file(database))?;
+    }
     let options = SqliteConnectOptions::new()
         .filename(database)
-        .create_if_missing(missing == Missing::Create)
         // One file and no log beside it, in which a deleted key would live on.
         .journal_mode(SqliteJournalMode::Delete)
         .synchronous(SqliteSynchronous::Full)
@@ -153,13 +156,7 @@ pub(crate) async fn connect(database: &Path, missing: Missing) -> Result<SqliteC
         .busy_timeout(BUSY_MAX)
         .pragma("secure_delete", "ON")
         .pragma("trusted_schema", "OFF");
-    let connection = SqliteConnection::connect_with(&options).await?;
-    if missing == Missing::Create {
-        use std::os::unix::fs::PermissionsExt as _;
-        let private = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(database, private).map_err(ControlError::file(database))?;
-    }
-    Ok(connection)
+    Ok(SqliteConnection::connect_with(&options).await?)
 }
 
 /// Applies the migrations that the database lacks. One that a newer program applied is refused.

@@ -84,6 +84,26 @@ async fn a_backup_of_another_cluster_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_backup_that_fails_leaves_nothing_behind() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (desk, mut store) = Desk::new().await;
+    // A directory in the place of the backup: it is written, and cannot have its name.
+    let taken = desk.directory.join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    assert!(matches!(store.backup(&at(1), &taken).await, Err(ControlError::File { .. })));
+    let file = desk.directory.join("backup");
+    store.backup(&at(2), &file).await.unwrap();
+    for private in ["backup", "store.db", "store.key"] {
+        let mode = std::fs::metadata(desk.directory.join(private)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
+    let entries = std::fs::read_dir(&desk.directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["backup", "store.db", "store.key", "taken"]);
+}
+
+#[tokio::test]
 async fn a_store_that_another_program_writes_into_is_not_replaced() {
     let (desk, mut store) = Desk::new().await;
     let file = desk.directory.join("backup");
