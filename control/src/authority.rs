@@ -115,14 +115,13 @@ impl Store {
         rows.into_iter().map(|row| entry(&Row(row))).collect()
     }
 
-    /// Opens the key of the CA that issues, and gives its number too.
+    /// Opens the key of the CA that issues.
     ///
     /// # Errors
     /// What opens it is wrong, or the store is damaged.
     pub async fn open_authority(&mut self, unlock: &mut dyn Unlock) -> Result<Authority, ControlError> {
         let row = issuing(&mut self.connection).await?;
-        let authority = load(&self.cluster, &row, unlock, &self.key_file())?;
-        Ok(authority)
+        load(&self.cluster, &row, unlock, &self.key_file())
     }
 
     /// Opens the keys of all CAs that are not kept elsewhere: each signs its own revocation list.
@@ -164,6 +163,7 @@ impl Store {
         };
         let cluster = self.cluster.clone();
         let mut transaction = self.begin(context).await?;
+        issuing_as(&mut transaction, &old).await?;
         sqlx::query("UPDATE authority SET standing = 'retiring' WHERE standing = 'issuing'")
             .execute(&mut *transaction)
             .await?;
@@ -237,6 +237,15 @@ impl Store {
 pub(crate) async fn issuing(connection: &mut SqliteConnection) -> Result<Row, ControlError> {
     let row = sqlx::query("SELECT * FROM authority WHERE standing = 'issuing'").fetch_optional(connection).await?;
     row.map(Row).ok_or(ControlError::Record("authority"))
+}
+
+/// The number of the CA that issues, which must be this one: another may have taken its place since it was opened.
+pub(crate) async fn issuing_as(connection: &mut SqliteConnection, authority: &Authority) -> Result<i64, ControlError> {
+    let row = issuing(connection).await?;
+    if row.octets("certificate")? != authority.certificate() {
+        return Err(ControlError::AuthorityChanged);
+    }
+    row.number("id")
 }
 
 fn load(cluster: &ClusterName, row: &Row, unlock: &mut dyn Unlock, usual: &Path) -> Result<Authority, ControlError> {

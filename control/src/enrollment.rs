@@ -9,6 +9,7 @@ use enroll::{
 };
 use sqlx::sqlite::SqliteConnection;
 
+use crate::authority::issuing_as;
 use crate::context::Context;
 use crate::error::ControlError;
 use crate::issue::{key_standing, validity};
@@ -219,7 +220,7 @@ impl Store {
                 may_outlive(authority, validity)?;
                 stored.ticket.consume(context.now, grant)?;
                 stored.save(&mut transaction, context, &key).await?;
-                register(&mut transaction, context, &stored.ticket, &grant).await?;
+                register(&mut transaction, context, &stored.ticket, &grant, authority).await?;
                 note(&mut transaction, context, incoming, "consumed the ticket").await?;
                 transaction.commit().await?;
                 Some((authority, grant))
@@ -258,6 +259,8 @@ impl Store {
                 gateway,
                 profile: order.profile,
             };
+            // The CA may be another than when the ticket was consumed: its revocation list must name the certificate.
+            let issuer = issuing_as(&mut transaction, authority).await?;
             let mac = stored.ticket.reply_key().ok_or(ControlError::Record("keys"))?;
             let settings = crate::profile::settings(&mut transaction, order.profile).await?;
             let chain = crate::issue::chain(&mut transaction).await?;
@@ -266,8 +269,9 @@ impl Store {
             let der = replies.certificate.clone();
             stored.ticket.store_replies(grant, replies)?;
             stored.save(&mut transaction, context, &key).await?;
-            sqlx::query("UPDATE certificate SET der = ?1 WHERE serial = ?2")
+            sqlx::query("UPDATE certificate SET der = ?1, authority = ?2 WHERE serial = ?3")
                 .bind(der)
+                .bind(issuer)
                 .bind(serial_number(grant.serial))
                 .execute(&mut *transaction)
                 .await?;
@@ -390,11 +394,12 @@ async fn register(
     context: &Context,
     ticket: &Ticket,
     grant: &Grant,
+    authority: &Authority,
 ) -> Result<(), ControlError> {
     let State::Issued(used) = ticket.state() else {
         return Err(ControlError::Conflict);
     };
-    let authority = crate::authority::issuing(connection).await?.number("id")?;
+    let authority = issuing_as(connection, authority).await?;
     let order = ticket.order();
     sqlx::query(
         "INSERT INTO certificate (serial, authority, kind, name, profile, ticket, key_hash, issued, start_day, expiry_day) \

@@ -209,6 +209,9 @@ pub enum ControlError {
     /// Somebody else changed the ticket.
     #[error("the ticket was changed at the same moment by somebody else and nothing was done: do it again")]
     Conflict,
+    /// Another CA issues than the one that was opened.
+    #[error("another CA took this one's place at the same moment, and nothing was signed: do it again")]
+    AuthorityChanged,
     /// The key is known.
     #[error("the cluster has met this key before and takes it no second time: make a new key")]
     KnownKey,
@@ -303,6 +306,7 @@ impl ControlError {
             | Self::NoRoot
             | Self::Revoked(_)
             | Self::Conflict
+            | Self::AuthorityChanged
             | Self::KnownKey
             | Self::NotABackup(_)
             | Self::OtherCluster { .. }

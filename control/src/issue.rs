@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteConnection;
 use wire::Secret;
 
+use crate::authority::issuing_as;
 use crate::certificate::CertificateKind;
 use crate::context::Context;
 use crate::error::ControlError;
@@ -151,7 +152,7 @@ impl Store {
                 authority.issue_signer(&key, serial, validity)?
             }
         };
-        let issuer = crate::authority::issuing(&mut transaction).await?.number("id")?;
+        let issuer = issuing_as(&mut transaction, authority).await?;
         sqlx::query(
             "INSERT INTO certificate \
              (serial, authority, kind, name, profile, renews, key_hash, issued, start_day, expiry_day, proven, der) \

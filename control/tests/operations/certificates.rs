@@ -81,6 +81,59 @@ async fn after_a_rollover_both_cas_sign_their_lists_and_the_new_one_issues() {
     assert_eq!(calendar.iter().filter(|entry| entry.kind == "ca").count(), 2);
 }
 
+fn rollover(key: &Secret) -> CaOrder<'_> {
+    let (algorithm, opener) = (AuthorityAlgorithm::P256, Opener::KeyFile(key));
+    CaOrder { algorithm, days: 3650, opener, root: RootKeeping::None }
+}
+
+#[tokio::test]
+async fn an_issue_that_is_finished_after_a_rollover_is_the_new_cas_and_on_its_list() {
+    let (desk, mut store) = Desk::new().await;
+    let old = authority(&mut store).await;
+    let ticket = store.new_ticket(&at(1), &wish("alice", Approval::Auto)).await.unwrap();
+    let device = Device::new(&ticket, 1);
+    let incoming = store.read_request(&device.request).await.unwrap();
+    // As if the program were killed between the ticket's use and the signature.
+    let mut raw = desk.raw().await;
+    let kill =
+        "CREATE TRIGGER kill BEFORE UPDATE OF der ON certificate BEGIN SELECT RAISE(ABORT, 'killed'); END;";
+    sqlx::raw_sql(kill).execute(&mut raw).await.unwrap();
+    let form = ReplyForm::Full;
+    store.accept(&at(2), &incoming, Approvals::Code, Some(&old), 398, form).await.unwrap_err();
+    sqlx::raw_sql("DROP TRIGGER kill").execute(&mut raw).await.unwrap();
+    assert_eq!(store.certificate(&at(3), "alice").await.unwrap().standing, CertificateStanding::Unsigned);
+
+    let key = Secret::from_slice(&KEY_FILE);
+    store.roll_over(&at(3), &rollover(&key), &mut WithKeyFile).await.unwrap();
+    let refused = store.accept(&at(4), &incoming, Approvals::Code, Some(&old), 398, form).await;
+    assert!(matches!(refused, Err(ControlError::AuthorityChanged)), "{refused:?}");
+    let new = authority(&mut store).await;
+    let accepted = store.accept(&at(5), &incoming, Approvals::Code, Some(&new), 398, form).await.unwrap();
+    let der = pem_blocks(&accepted.blocks).remove(0);
+    enroll::signed_by(&der, new.certificate()).unwrap();
+    let serial = accepted.serial.unwrap();
+    store.revoke(&at(6), "alice", RevocationCause::Compromise).await.unwrap();
+    let lists = store.revocation_lists(&at(7), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
+    let listed = enroll::Revocations::of_list(&lists[0], new.certificate()).unwrap();
+    assert_eq!(listed.iter().map(|(serial, _)| serial).collect::<Vec<_>>(), [serial]);
+}
+
+#[tokio::test]
+async fn a_ca_that_was_opened_before_a_rollover_issues_no_more() {
+    let (_desk, mut store) = Desk::new().await;
+    let old = authority(&mut store).await;
+    let key = Secret::from_slice(&KEY_FILE);
+    store.roll_over(&at(1), &rollover(&key), &mut WithKeyFile).await.unwrap();
+    let refused = store.issue_with_key(&at(2), &old, CertificateKind::Client, "alice", 30).await;
+    assert!(matches!(refused, Err(ControlError::AuthorityChanged)), "{refused:?}");
+    let ticket = store.new_ticket(&at(3), &wish("bob", Approval::Auto)).await.unwrap();
+    let incoming = store.read_request(&Device::new(&ticket, 1).request).await.unwrap();
+    let form = ReplyForm::Complete;
+    let refused = store.accept(&at(4), &incoming, Approvals::Code, Some(&old), 398, form).await;
+    assert!(matches!(refused, Err(ControlError::AuthorityChanged)), "{refused:?}");
+    assert_eq!(store.ticket(&at(5), &ticket.number).await.unwrap().status, "open");
+}
+
 #[tokio::test]
 async fn a_store_with_a_root_keeps_its_key_elsewhere_and_issues_from_the_online_ca() {
     let desk = Desk::bare();
