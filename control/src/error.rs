@@ -206,6 +206,14 @@ pub enum ControlError {
         /// The serial.
         u64,
     ),
+    /// The certificate is suspended.
+    #[error(
+        "certificate {0:016x} is suspended, since its ticket was used twice: see `cryptocluster journal list`, then revoke it and make a new ticket"
+    )]
+    Suspended(
+        /// The serial.
+        u64,
+    ),
     /// Somebody else changed the ticket.
     #[error("the ticket was changed at the same moment by somebody else and nothing was done: do it again")]
     Conflict,
@@ -305,6 +313,7 @@ impl ControlError {
             | Self::RootNeeded
             | Self::NoRoot
             | Self::Revoked(_)
+            | Self::Suspended(_)
             | Self::Conflict
             | Self::AuthorityChanged
             | Self::KnownKey

@@ -93,7 +93,7 @@ impl Store {
     /// is revoked, so that a reply that is lost on its way locks nobody out.
     ///
     /// # Errors
-    /// The old certificate is revoked or unknown, the key is not new, or something cannot be written.
+    /// The old certificate is revoked, suspended or unknown, the key is not new, or something cannot be written.
     pub async fn renew(
         &mut self,
         context: &Context,
@@ -103,9 +103,6 @@ impl Store {
     ) -> Result<Issued, ControlError> {
         let old = self.certificate(context, renewal.which).await?;
         let serial = serial_of(&old.serial).ok_or(ControlError::Record("serial"))?;
-        if old.revoked.is_some() {
-            return Err(ControlError::Revoked(serial.value()));
-        }
         let request = SigningRequest::decode(request)?;
         let plan = Plan {
             kind: old.kind,
@@ -127,6 +124,9 @@ impl Store {
     ) -> Result<Issued, ControlError> {
         let gateway = self.gateway.clone();
         let mut transaction = self.begin(context).await?;
+        if let Some(old) = plan.renews {
+            refuse_withdrawn(&mut transaction, old).await?;
+        }
         let hash: [u8; 32] = Sha256::digest(spki).into();
         if key_standing(&mut transaction, &hash, None).await? == KeyStanding::Known {
             return Err(ControlError::KnownKey);
@@ -189,6 +189,19 @@ impl Store {
             key,
         })
     }
+}
+
+/// What is revoked, or suspended until somebody decides, does not come back as a renewed certificate.
+async fn refuse_withdrawn(connection: &mut SqliteConnection, serial: Serial) -> Result<(), ControlError> {
+    let revoked = sqlx::query("SELECT 1 FROM revocation WHERE serial = ?1").bind(serial_number(serial));
+    if revoked.fetch_optional(&mut *connection).await?.is_some() {
+        return Err(ControlError::Revoked(serial.value()));
+    }
+    let suspended = sqlx::query("SELECT 1 FROM suspension WHERE serial = ?1").bind(serial_number(serial));
+    if suspended.fetch_optional(connection).await?.is_some() {
+        return Err(ControlError::Suspended(serial.value()));
+    }
+    Ok(())
 }
 
 /// A validity of `days` from yesterday on, for clocks that are behind.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use control::{
     Approvals, CaOrder, CertificateKind, CertificateStanding, ControlError, Renewal, ReplyForm, RootKeeping, Store,
+    TicketWish,
 };
-use enroll::{Approval, AuthorityAlgorithm, Opener, RevocationCause, SigningRequest, pem_blocks};
+use enroll::{Approval, AuthorityAlgorithm, Opener, RevocationCause, Role, SigningRequest, Words, pem_blocks};
 use wire::Secret;
 
-use crate::desk::{Desk, Device, KEY_FILE, WithKeyFile, at, authority, wish};
+use crate::desk::{Desk, Device, KEY_FILE, NOON, WithKeyFile, at, authority, wish};
 
 #[tokio::test]
 async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
@@ -33,6 +34,31 @@ async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
     let lists = store.revocation_lists(&at(7), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
     let read = enroll::Revocations::of_list(&lists[0], ca.certificate()).unwrap();
     assert_eq!(read.iter().map(|(serial, _)| serial).collect::<Vec<_>>(), [old.serial]);
+}
+
+#[tokio::test]
+async fn what_is_revoked_or_suspended_is_not_renewed() {
+    let (_desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let gone = store.issue_with_key(&at(1), &ca, CertificateKind::Client, "gone", 30).await.unwrap();
+    store.revoke(&at(1), "gone", RevocationCause::Withdrawn).await.unwrap();
+    // A node's certificate is suspended when another valid request comes on its ticket.
+    let wish =
+        TicketWish { role: Role::Node, expires: NOON.after(Duration::from_secs(3000)), ..wish("n1", Approval::Ask) };
+    let ticket = store.new_ticket(&at(2), &wish).await.unwrap();
+    let (node, thief) = (Device::new(&ticket, 1), Device::new(&ticket, 2));
+    let words = Approvals::Words(Words::of_request(Role::Node, &node.pending.hash));
+    let incoming = store.read_request(&node.request).await.unwrap();
+    let form = ReplyForm::Complete;
+    store.accept(&at(3), &incoming, words, Some(&ca), 30, form).await.unwrap();
+    let stolen = store.read_request(&thief.request).await.unwrap();
+    store.accept(&at(4), &stolen, Approvals::Code, None, 30, form).await.unwrap();
+    assert_eq!(store.certificate(&at(5), "n1").await.unwrap().standing, CertificateStanding::Suspended);
+    let request = SigningRequest::compose(&desk_key(5)).unwrap();
+    let mut renew = async |which: &str| store.renew(&at(6), &ca, Renewal { which, days: 30 }, &request).await;
+    assert!(matches!(renew("n1").await, Err(ControlError::Suspended(_))));
+    let revoked = renew(&format!("{:016x}", gone.serial.value())).await;
+    assert!(matches!(revoked, Err(ControlError::Revoked(_))), "{revoked:?}");
 }
 
 fn desk_key(seed: u64) -> enroll::PrivateKey {
@@ -95,8 +121,7 @@ async fn an_issue_that_is_finished_after_a_rollover_is_the_new_cas_and_on_its_li
     let incoming = store.read_request(&device.request).await.unwrap();
     // As if the program were killed between the ticket's use and the signature.
     let mut raw = desk.raw().await;
-    let kill =
-        "CREATE TRIGGER kill BEFORE UPDATE OF der ON certificate BEGIN SELECT RAISE(ABORT, 'killed'); END;";
+    let kill = "CREATE TRIGGER kill BEFORE UPDATE OF der ON certificate BEGIN SELECT RAISE(ABORT, 'killed'); END;";
     sqlx::raw_sql(kill).execute(&mut raw).await.unwrap();
     let form = ReplyForm::Full;
     store.accept(&at(2), &incoming, Approvals::Code, Some(&old), 398, form).await.unwrap_err();
