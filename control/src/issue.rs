@@ -16,6 +16,7 @@ use crate::journal;
 use crate::revocation::serial_of;
 use crate::row::{Row, seconds, serial_number};
 use crate::store::{Store, rng};
+use crate::ticket::refuse_name_of_gateway;
 
 /// A certificate that was issued without a code.
 #[derive(Clone, Debug)]
@@ -136,9 +137,7 @@ impl Store {
         let name = || ClientName::new(plan.name).map_err(|_| ControlError::Name(plan.name.to_owned()));
         let der = match plan.kind {
             CertificateKind::Client => {
-                if plan.name == gateway.as_str() {
-                    return Err(ControlError::NameOfGateway(plan.name.to_owned()));
-                }
+                refuse_name_of_gateway(&mut transaction, &gateway, plan.name).await?;
                 authority.issue_plain(Role::Client, spki, &name()?, serial, validity)?
             }
             CertificateKind::Node => authority.issue_plain(Role::Node, spki, &name()?, serial, validity)?,

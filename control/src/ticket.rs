@@ -1,8 +1,8 @@
 //! Tickets: ordered, listed, voided; and how every change of one is stored.
 
 use enroll::{
-    Alarm, AllowedKeys, Approval, ClientName, Code, Effect, Profile, RevocationCause, Role, State, Ticket, TicketKeys,
-    TicketNumber, TicketOrder, UnixTime, VoidReason,
+    Alarm, AllowedKeys, Approval, ClientName, Code, Effect, GatewayName, Profile, RevocationCause, Role, State, Ticket,
+    TicketKeys, TicketNumber, TicketOrder, UnixTime, VoidReason,
 };
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
@@ -81,9 +81,6 @@ impl Store {
     /// The order breaks a rule, or the name is taken.
     pub async fn new_ticket(&mut self, context: &Context, wish: &TicketWish) -> Result<NewTicket, ControlError> {
         let name = ClientName::new(&wish.name).map_err(|_| ControlError::Name(wish.name.clone()))?;
-        if name.as_str() == self.gateway.as_str() {
-            return Err(ControlError::NameOfGateway(wish.name.clone()));
-        }
         let order = TicketOrder {
             role: wish.role,
             name,
@@ -92,10 +89,11 @@ impl Store {
             approval: wish.approval,
             keys: wish.keys,
         };
-        let key = self.key.clone();
+        let (key, gateway) = (self.key.clone(), self.gateway.clone());
         let mut transaction = self.begin(context).await?;
         sweep(&mut transaction, context, &key).await?;
-        check_name(&mut transaction, &wish.name).await?;
+        refuse_name_of_gateway(&mut transaction, &gateway, &wish.name).await?;
+        refuse_open_name(&mut transaction, &wish.name).await?;
         let mut rng = rng()?;
         let number = loop {
             let number = TicketNumber::draw(&mut rng);
@@ -323,12 +321,21 @@ async fn insert(
     Ok(())
 }
 
-/// A name must be no gateway's and no node's, and in no other open ticket.
-async fn check_name(connection: &mut SqliteConnection, name: &str) -> Result<(), ControlError> {
+/// A name of a client must be no gateway's and no node's.
+pub(crate) async fn refuse_name_of_gateway(
+    connection: &mut SqliteConnection,
+    gateway: &GatewayName,
+    name: &str,
+) -> Result<(), ControlError> {
     let taken = sqlx::query("SELECT 1 FROM certificate WHERE name = ?1 AND kind IN ('gateway', 'node')").bind(name);
-    if taken.fetch_optional(&mut *connection).await?.is_some() {
+    if name == gateway.as_str() || taken.fetch_optional(connection).await?.is_some() {
         return Err(ControlError::NameOfGateway(name.to_owned()));
     }
+    Ok(())
+}
+
+/// A name must be in no other open ticket.
+async fn refuse_open_name(connection: &mut SqliteConnection, name: &str) -> Result<(), ControlError> {
     let open = sqlx::query("SELECT number FROM ticket WHERE name = ?1 AND status IN ('open', 'requested')").bind(name);
     match open.fetch_optional(connection).await?.map(Row) {
         Some(row) => Err(ControlError::NameOpen { name: name.to_owned(), ticket: number_of(&row)?.to_string() }),

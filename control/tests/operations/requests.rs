@@ -193,6 +193,8 @@ async fn names_of_gateways_and_of_open_tickets_and_known_keys_are_refused() {
     for name in ["gw.example.org", "vpn.example.org"] {
         let refused = store.new_ticket(&at(2), &wish(name, Approval::Auto)).await;
         assert!(matches!(refused, Err(ControlError::NameOfGateway(_))), "{name}");
+        let refused = store.issue_with_key(&at(2), &ca, CertificateKind::Client, name, 30).await;
+        assert!(matches!(refused, Err(ControlError::NameOfGateway(_))), "{name} without a code");
     }
     let ticket = store.new_ticket(&at(2), &wish("alice", Approval::Auto)).await.unwrap();
     let again = store.new_ticket(&at(3), &wish("alice", Approval::Auto)).await;
