@@ -304,7 +304,8 @@ impl Store {
         })
     }
 
-    /// Rejects a valid request by hand; its ticket stays open for another.
+    /// Rejects a valid request by hand; its ticket stays open for another. Another request on a used ticket raises the
+    /// alarm on both sides, whatever reason is given.
     ///
     /// # Errors
     /// The ticket's keys are gone, or something cannot be written.
@@ -316,7 +317,18 @@ impl Store {
     ) -> Result<Accepted, ControlError> {
         let key = self.key.clone();
         let mut transaction = self.begin(context).await?;
-        let stored = Stored::load(&mut transaction, incoming.ticket, &key).await?;
+        let mut stored = Stored::load(&mut transaction, incoming.ticket, &key).await?;
+        let reason = if stored.ticket.state().used().is_some() {
+            let standing = standing(&mut transaction, incoming).await?;
+            let next = Next::of(stored.ticket.handle_request(context.now, &incoming.request, standing));
+            stored.save(&mut transaction, context, &key).await?;
+            match next {
+                Next::Reject(of_ticket) => of_ticket,
+                Next::Compare | Next::WordsDiffer | Next::Consume | Next::Finish(_) | Next::Again => reason,
+            }
+        } else {
+            reason
+        };
         note(&mut transaction, context, incoming, &format!("rejected: {reason}")).await?;
         let rejected = reject(&stored.ticket, incoming, reason)?;
         transaction.commit().await?;

@@ -114,6 +114,24 @@ async fn a_second_request_on_a_used_ticket_is_rejected_with_an_alarm() {
 }
 
 #[tokio::test]
+async fn a_second_request_that_is_rejected_by_hand_raises_the_alarm_too() {
+    let (_desk, mut store) = Desk::new().await;
+    let ticket = store.new_ticket(&at(1), &wish("alice-laptop", Approval::Auto)).await.unwrap();
+    let (alice, thief) = (Device::new(&ticket, 1), Device::new(&ticket, 2));
+    let ca = authority(&mut store).await;
+    let honest = store.read_request(&alice.request).await.unwrap();
+    store.accept(&at(2), &honest, Approvals::Code, Some(&ca), 398, ReplyForm::Complete).await.unwrap();
+    let again = store.reject(&at(3), &honest, RejectionReason::Policy).await.unwrap();
+    assert_eq!(again.reason, Some(RejectionReason::Policy));
+    let stolen = store.read_request(&thief.request).await.unwrap();
+    let rejected = store.reject(&at(4), &stolen, RejectionReason::Policy).await.unwrap();
+    assert_eq!(rejected.reason, Some(RejectionReason::Used));
+    assert_eq!(store.ticket(&at(5), &ticket.number).await.unwrap().status, "used again");
+    let entries = store.journal(1).await.unwrap();
+    assert!(entries.iter().any(|entry| entry.act == "alarm" && entry.detail.contains("used ticket")));
+}
+
+#[tokio::test]
 async fn two_halves_that_use_one_ticket_at_once_consume_it_once() {
     let (desk, mut store) = Desk::new().await;
     let mut other = desk.open().await;
