@@ -191,7 +191,7 @@ impl Store {
         let answer = match next {
             Next::Compare | Next::WordsDiffer => {
                 // The waiting request is kept: words that are read out later choose among all that wait.
-                note(&mut transaction, context, incoming, "waits for words").await?;
+                note(&mut transaction, context, incoming, WAITS).await?;
                 stored.save(&mut transaction, context, &key).await?;
                 transaction.commit().await?;
                 return Err(match next {
@@ -501,3 +501,6 @@ fn repair_words(repair: Repair) -> String {
 fn short_hash(hash: &RequestHash) -> String {
     crate::row::hex(hash.octets().get(..8).unwrap_or_default())
 }
+
+/// What became so far of a request whose words were not given yet.
+pub(crate) const WAITS: &str = "waits for words";

@@ -11,6 +11,7 @@ use wire::Secret;
 use crate::authority::issuing_as;
 use crate::certificate::CertificateKind;
 use crate::context::Context;
+use crate::enrollment::WAITS;
 use crate::error::ControlError;
 use crate::journal;
 use crate::revocation::serial_of;
@@ -209,7 +210,8 @@ pub(crate) fn validity(now: UnixTime, days: u16) -> Result<Validity, ControlErro
     Validity::new(start, days).map_err(|_| ControlError::Days(days))
 }
 
-/// Whether the cluster met a key: in a certificate (but for the one of `ticket`), as a CA's, as a revoked one.
+/// Whether the cluster met a key: in a certificate or a request that waits (but for those of `ticket`), as a CA's, as a
+/// revoked one. A request that was rejected does not count: else a thief of a public key could have its owner refused.
 pub(crate) async fn key_standing(
     connection: &mut SqliteConnection,
     hash: &[u8; 32],
@@ -217,10 +219,12 @@ pub(crate) async fn key_standing(
 ) -> Result<KeyStanding, ControlError> {
     let known = sqlx::query(
         "SELECT 1 FROM certificate WHERE key_hash = ?1 AND (?2 IS NULL OR ticket IS NOT ?2) \
+         UNION ALL SELECT 1 FROM request WHERE key_hash = ?1 AND answer = ?3 AND (?2 IS NULL OR ticket <> ?2) \
          UNION ALL SELECT 1 FROM revoked_key WHERE key_hash = ?1",
     )
     .bind(hash.as_slice())
     .bind(ticket.map(|ticket| i64::from(ticket.value())))
+    .bind(WAITS)
     .fetch_optional(&mut *connection)
     .await?;
     if known.is_some() {

@@ -229,6 +229,27 @@ async fn names_of_gateways_and_of_open_tickets_and_known_keys_are_refused() {
 }
 
 #[tokio::test]
+async fn a_key_that_waits_on_one_ticket_is_issued_on_no_other() {
+    let (_desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let first = store.new_ticket(&at(1), &wish("alice", Approval::Ask)).await.unwrap();
+    let second = store.new_ticket(&at(1), &wish("eve", Approval::Auto)).await.unwrap();
+    let alice = Device::new(&first, 1);
+    // A public key is no secret: Eve reads Alice's out of her mail, and asks for it under her own code.
+    let eve = Device::new(&second, 1);
+    let form = ReplyForm::Complete;
+    let honest = store.read_request(&alice.request).await.unwrap();
+    let waits = store.accept(&at(2), &honest, Approvals::Code, Some(&ca), 398, form).await;
+    assert!(matches!(waits, Err(ControlError::NeedsWords)));
+    let copied = store.read_request(&eve.request).await.unwrap();
+    let rejected = store.accept(&at(3), &copied, Approvals::Code, Some(&ca), 398, form).await.unwrap();
+    assert_eq!(rejected.reason, Some(RejectionReason::Key));
+    let words = Approvals::Words(alice.words);
+    let accepted = store.accept(&at(4), &honest, words, Some(&ca), 398, form).await.unwrap();
+    assert!(accepted.serial.is_some(), "{:?}", accepted.reason);
+}
+
+#[tokio::test]
 async fn a_node_ticket_lives_an_hour_asks_always_and_is_alone() {
     let (_desk, mut store) = Desk::new().await;
     let hour = NOON.after(Duration::from_secs(3000));
