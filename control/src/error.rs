@@ -119,6 +119,14 @@ pub enum ControlError {
         /// What was given.
         String,
     ),
+    /// Another profile has the name.
+    #[error("profile {number} has the name {name} already: choose another, or give that one another first")]
+    ProfileName {
+        /// The name.
+        name: String,
+        /// The number that has it.
+        number: i64,
+    },
     /// The ticket's name is taken.
     #[error("{0} is the name of a gateway or node: choose another")]
     NameOfGateway(
@@ -297,6 +305,7 @@ impl ControlError {
             | Self::Random => Kind::Store,
             Self::StoreExists(_)
             | Self::SeveralCertificates(_)
+            | Self::ProfileName { .. }
             | Self::NameOfGateway(_)
             | Self::NameOpen { .. }
             | Self::Name(_)

@@ -53,6 +53,14 @@ impl Store {
     ) -> Result<(), ControlError> {
         ClusterName::new(name).map_err(|_| ControlError::Name(name.to_owned()))?;
         let mut transaction = self.begin(context).await?;
+        let other = sqlx::query("SELECT number FROM profile WHERE name = ?1 AND number <> ?2")
+            .bind(name)
+            .bind(i64::from(number.value()))
+            .fetch_optional(&mut *transaction)
+            .await?;
+        if let Some(other) = other.map(Row) {
+            return Err(ControlError::ProfileName { name: name.to_owned(), number: other.number("number")? });
+        }
         sqlx::query(
             "INSERT INTO profile (number, name, settings) VALUES (?1, ?2, ?3) \
              ON CONFLICT (number) DO UPDATE SET name = ?2, settings = ?3",
@@ -88,7 +96,7 @@ impl Store {
             .collect()
     }
 
-    /// The profile of a number or a name.
+    /// The profile of a number, or else of a name.
     ///
     /// # Errors
     /// There is none. Number 0 is always there.
@@ -98,7 +106,8 @@ impl Store {
             return Ok(Profile::default());
         }
         let profiles = self.profiles().await?;
-        let found = profiles.iter().find(|profile| profile.name == which || profile.number.to_string() == which);
+        let numbered = profiles.iter().find(|profile| profile.number.to_string() == which);
+        let found = numbered.or_else(|| profiles.iter().find(|profile| profile.name == which));
         Profile::new(found.ok_or_else(unknown)?.number).ok_or_else(unknown)
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use control::{Approvals, CertificateKind, CertificateStanding, ControlError, Preview, ReplyForm, Store};
-use enroll::{AllowedKeys, Approval, Reader, Refusal, RejectionReason, Reply, Role, SigningRequest, pem_blocks};
+use enroll::{
+    AllowedKeys, Approval, Profile, Reader, Refusal, RejectionReason, Reply, Role, Settings, SigningRequest, pem_blocks,
+};
 
 use crate::desk::{Desk, Device, NOON, at, authority, wish};
 
@@ -247,6 +249,19 @@ async fn a_key_that_waits_on_one_ticket_is_issued_on_no_other() {
     let words = Approvals::Words(alice.words);
     let accepted = store.accept(&at(4), &honest, words, Some(&ca), 398, form).await.unwrap();
     assert!(accepted.serial.is_some(), "{:?}", accepted.reason);
+}
+
+#[tokio::test]
+async fn a_profile_is_found_by_its_number_first_and_shares_its_name_with_no_other() {
+    let (_desk, mut store) = Desk::new().await;
+    let (one, two) = (Profile::new(1).unwrap(), Profile::new(2).unwrap());
+    store.set_profile(&at(1), one, "2", &Settings::default()).await.unwrap();
+    store.set_profile(&at(1), two, "office", &Settings::default()).await.unwrap();
+    assert_eq!(store.find_profile("2").await.unwrap(), two);
+    assert_eq!(store.find_profile("office").await.unwrap(), two);
+    let taken = store.set_profile(&at(2), one, "office", &Settings::default()).await;
+    assert!(matches!(taken, Err(ControlError::ProfileName { number: 2, .. })), "{taken:?}");
+    store.set_profile(&at(3), two, "office", &Settings::default()).await.unwrap();
 }
 
 #[tokio::test]
