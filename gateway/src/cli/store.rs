@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use control::{Context, ControlError, Store, Unlock};
+use rustix::process::Uid;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
 use wire::Secret;
@@ -74,15 +75,19 @@ pub(super) fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?.block_on(work)
 }
 
-/// Now, and who asks: the person behind `sudo`, else the user.
+/// Now, and who asks.
 pub(super) fn context() -> Context {
-    let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
-    Context::now(&sudo.unwrap_or_else(user_name))
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    Context::now(&actor(rustix::process::getuid(), std::env::var("SUDO_USER").ok(), &users))
 }
 
-fn user_name() -> String {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+/// The person behind `sudo`, else the user's name. Under sudo the user is root; anybody else who sets the variable wants
+/// the journal to name another.
+fn actor(user: Uid, sudo: Option<String>, users: &str) -> String {
+    if let Some(person) = sudo.filter(|name| user.is_root() && !name.is_empty()) {
+        return person;
+    }
+    let uid = user.as_raw().to_string();
     let name = users.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
@@ -219,3 +224,19 @@ pub(super) const STORE: &str = "/var/lib/cryptocluster";
 const TEXT_MAX: u64 = 4 << 20;
 /// Octets of a passphrase that are read; the buffer does not grow, so nothing is left behind.
 const TYPED_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_names_the_person_behind_sudo_and_nobody_whom_a_user_claims_to_be() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n";
+        let actor = |uid: u32, sudo: Option<&str>| actor(Uid::from_raw(uid), sudo.map(str::to_owned), users);
+        assert_eq!(actor(0, Some("alice")), "alice");
+        assert_eq!(actor(0, Some("")), "root");
+        assert_eq!(actor(0, None), "root");
+        assert_eq!(actor(1000, Some("alice")), "bob");
+        assert_eq!(actor(1001, None), "uid 1001");
+    }
+}
