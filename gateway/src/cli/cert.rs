@@ -69,15 +69,8 @@ pub(super) struct IssueArgs {
     /// Make the key here, for a device that cannot, and write it into this file.
     #[arg(long, value_name = "FILE", conflicts_with = "request")]
     key_out: Option<PathBuf>,
-    /// For how many days it is valid.
-    #[arg(long, value_name = "DAYS", default_value_t = 398)]
-    days: u16,
     #[command(flatten)]
-    out: Out,
-    #[command(flatten)]
-    unlock: UnlockArgs,
-    #[command(flatten)]
-    store: StoreArgs,
+    new: NewCertificate,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,22 +80,23 @@ pub(super) struct RenewArgs {
     /// A PKCS#10 request of the new key, PEM or DER, as `ccvpn request --pkcs10` prints it.
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
+    #[command(flatten)]
+    new: NewCertificate,
+}
+
+/// What issuing and renewing have in common: how long the new certificate lasts, where it goes, who signs it.
+#[derive(Debug, clap::Args)]
+struct NewCertificate {
     /// For how many days it is valid.
     #[arg(long, value_name = "DAYS", default_value_t = 398)]
     days: u16,
-    #[command(flatten)]
-    out: Out,
+    /// Write certificate and chain into this file instead of printing them.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
     store: StoreArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct Out {
-    /// Write certificate and chain into this file instead of printing them.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -310,34 +304,33 @@ impl IssueArgs {
     fn run(self) -> anyhow::Result<()> {
         let kind = if self.gateway { CertificateKind::Gateway } else { CertificateKind::Client };
         let request = self.request.as_deref().map(read_der).transpose()?;
-        let issued = self.store.with(async |control, context| {
-            let authority = control.open_authority(&mut self.unlock.opening()).await?;
+        let (name, days) = (self.name.as_str(), self.new.days);
+        let issued = self.new.store.with(async |control, context| {
+            let authority = control.open_authority(&mut self.new.unlock.opening()).await?;
             Ok(match &request {
-                Some(request) => {
-                    control.issue_pkcs10(context, &authority, kind, &self.name, request, self.days).await?
-                }
-                None => control.issue_with_key(context, &authority, kind, &self.name, self.days).await?,
+                Some(request) => control.issue_pkcs10(context, &authority, kind, name, request, days).await?,
+                None => control.issue_with_key(context, &authority, kind, name, days).await?,
             })
         })?;
         if let (Some(key), Some(path)) = (&issued.key, &self.key_out) {
             let pem = zeroize::Zeroizing::new(pem_block("PRIVATE KEY", key.expose()));
             write_private(path, pem.as_bytes())?;
         }
-        self.out.show(&self.store, &self.name, &issued, self.key_out.as_ref())
+        self.new.show(name, &issued, self.key_out.as_ref())
     }
 }
 
 impl RenewArgs {
     fn run(self) -> anyhow::Result<()> {
         let request = read_der(&self.request)?;
-        let (issued, old) = self.store.with(async |control, context| {
-            let authority = control.open_authority(&mut self.unlock.opening()).await?;
-            let renewal = Renewal { which: &self.which, days: self.days };
+        let (issued, old) = self.new.store.with(async |control, context| {
+            let authority = control.open_authority(&mut self.new.unlock.opening()).await?;
+            let renewal = Renewal { which: &self.which, days: self.new.days };
             let old = control.certificate(context, &self.which).await?;
             Ok((control.renew(context, &authority, renewal, &request).await?, old))
         })?;
-        self.out.show(&self.store, &old.name, &issued, None)?;
-        if !self.store.json {
+        self.new.show(&old.name, &issued, None)?;
+        if !self.new.store.json {
             say!("The old certificate {} stays good; once the new one works:", old.serial);
             say!("  cryptocluster cert revoke {} --cause superseded", old.serial);
         }
@@ -345,8 +338,8 @@ impl RenewArgs {
     }
 }
 
-impl Out {
-    fn show(&self, store: &StoreArgs, name: &str, issued: &Issued, key_file: Option<&PathBuf>) -> anyhow::Result<()> {
+impl NewCertificate {
+    fn show(&self, name: &str, issued: &Issued, key_file: Option<&PathBuf>) -> anyhow::Result<()> {
         let text = format!("{}{}", issued.certificate, issued.chain);
         if let Some(path) = &self.out {
             write_public(path, text.as_bytes())?;
@@ -360,7 +353,7 @@ impl Out {
             authority_words: issued.authority_words.to_string(),
             key_file,
         };
-        store.show(&made, |made| {
+        self.store.show(&made, |made| {
             say!("Certificate {} for {} is issued.", made.serial, made.name);
             say!("  words of its key     {}", made.key_words);
             say!("  words of the CA      {}", made.authority_words);
