@@ -99,14 +99,12 @@ impl Code {
     /// The length is neither a client's nor a node's, or the check symbols do not fit; then the group to look at
     /// first is named, and nothing is corrected silently.
     pub fn parse(text: &str) -> Result<Self, CodeError> {
-        let symbols: Zeroizing<Vec<u8>> =
-            Zeroizing::new(text.chars().filter_map(Symbol::from_char).map(Symbol::value).collect());
-        let word: Vec<_> = symbols.iter().map(|&value| Symbol::from_low_bits(value)).collect();
-        let role = match symbols.len().checked_sub(TICKET_LEN + CHECK_LEN) {
-            Some(18) => Role::Client,
-            Some(23) => Role::Node,
-            Some(_) | None => return Err(CodeError::Length { found: symbols.len() }),
-        };
+        // With room for all, so that the buffer does not grow and leave a copy behind.
+        let mut word: Zeroizing<Vec<Symbol>> = Zeroizing::new(Vec::with_capacity(text.len()));
+        word.extend(text.chars().filter_map(Symbol::from_char));
+        let secret_len = word.len().checked_sub(TICKET_LEN + CHECK_LEN);
+        let role = [Role::Client, Role::Node].into_iter().find(|role| Some(role.secret_len()) == secret_len);
+        let role = role.ok_or(CodeError::Length { found: word.len() })?;
         check(&word)?;
         let secret = word.iter().skip(TICKET_LEN).take(role.secret_len()).map(|&symbol| canonical(symbol)).collect();
         Ok(Self { ticket: TicketNumber::from_symbols(&word), role, secret: Secret::new(secret) })
@@ -138,14 +136,16 @@ impl Code {
     #[must_use]
     pub fn expose(&self) -> Zeroizing<String> {
         let secret = self.secret.expose().iter().filter_map(|&octet| Symbol::from_char(char::from(octet)));
-        let mut symbols: Vec<_> = self.ticket.symbols().into_iter().chain(secret).collect();
+        let len = TICKET_LEN + self.role.secret_len() + CHECK_LEN;
+        let mut symbols: Zeroizing<Vec<Symbol>> = Zeroizing::new(Vec::with_capacity(len));
+        symbols.extend(self.ticket.symbols().into_iter().chain(secret));
         let check = symbols.iter().fold([Symbol::ZERO; CHECK_LEN], |[r0, r1], &symbol| {
             let [g1, g2] = GENERATOR.map(|g| Symbol::from_low_bits(g) * (symbol + r0));
             [r1 + g1, g2]
         });
         symbols.extend(check);
         let mut text = Zeroizing::new(String::with_capacity(36));
-        for (at, symbol) in symbols.into_iter().enumerate() {
+        for (at, symbol) in symbols.iter().enumerate() {
             if at > 0 && at.is_multiple_of(GROUP) {
                 text.push('-');
             }

@@ -2,6 +2,8 @@
 
 use std::ops::{Add, Mul};
 
+use zeroize::DefaultIsZeroes;
+
 /// One character of a code or a line: five bits, and an element of GF(32) with x^5 + x^2 + 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol(u8);
@@ -59,6 +61,9 @@ impl Symbol {
         a6 * a6 * a6 * a6 * a6
     }
 }
+
+/// A code's symbols are a secret.
+impl DefaultIsZeroes for Symbol {}
 
 /// The field's addition is exclusive or.
 impl Add for Symbol {
