@@ -70,7 +70,7 @@ impl Revocations {
         self.suspended.remove(&serial);
     }
 
-    /// Takes in what another member or a published list knows. The earlier of two revocations stands.
+    /// Takes in what another member or a published list knows. The earlier of two revocations or suspensions stands.
     pub fn merge(&mut self, other: &Self) {
         for (&serial, &revocation) in &other.serials {
             self.suspended.remove(&serial);
@@ -80,6 +80,7 @@ impl Revocations {
         self.keys.extend(&other.keys);
         for (&serial, &at) in &other.suspended {
             self.suspend(serial, at);
+            self.suspended.entry(serial).and_modify(|own| *own = at.min(*own));
         }
     }
 
@@ -231,14 +232,17 @@ mod tests {
         let mut a = Revocations::default();
         a.revoke(serial(1), at(5));
         a.suspend(serial(3), UnixTime { seconds: 1 });
+        a.suspend(serial(7), UnixTime { seconds: 3 });
         let mut b = Revocations::default();
         b.revoke(serial(1), at(4));
         b.revoke(serial(3), at(9));
+        b.suspend(serial(7), UnixTime { seconds: 2 });
         let (mut ab, mut ba) = (a.clone(), b.clone());
         ab.merge(&b);
         ba.merge(&a);
         assert_eq!(ab, ba);
         assert_eq!(ab.iter().collect::<Vec<_>>(), [(serial(1), at(4)), (serial(3), at(9))]);
+        assert_eq!(ab.suspended().collect::<Vec<_>>(), [(serial(7), UnixTime { seconds: 2 })]);
     }
 
     #[test]
