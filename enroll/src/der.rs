@@ -46,8 +46,8 @@ pub(crate) fn oid(content: &[u8]) -> Vec<u8> {
 }
 
 /// Midnight (UTC) of a day since 1970 as a certificate's Time.
-pub(crate) fn midnight(day: u32) -> Vec<u8> {
-    let (year, month, day) = civil(day);
+pub(crate) fn midnight(day: u16) -> Vec<u8> {
+    let (year, month, day) = civil(day.into());
     // RFC 5280 §4.1.2.5: through 2049 UTCTime, from 2050 GeneralizedTime.
     if year < 2050 {
         return tlv(0x17, &[format!("{:02}{month:02}{day:02}000000Z", year % 100).as_bytes()]);
@@ -55,8 +55,8 @@ pub(crate) fn midnight(day: u32) -> Vec<u8> {
     tlv(0x18, &[format!("{year:04}{month:02}{day:02}000000Z").as_bytes()])
 }
 
-/// Year, month and day of the Gregorian calendar for a day since 1970.
-pub(crate) const fn civil(day: u32) -> (u32, u32, u32) {
+/// Year, month and day of the Gregorian calendar for a day since 1970, at most 2^60.
+pub(crate) const fn civil(day: u64) -> (u64, u64, u64) {
     // Years start in March here, so that a leap day is a year's last.
     let since_march_0 = day + 719_468;
     let era = since_march_0 / 146_097;

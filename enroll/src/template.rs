@@ -103,10 +103,8 @@ impl Template {
     /// The TBSCertificate (RFC 5280 §4.1), which the CA signs.
     #[must_use]
     pub fn tbs(&self) -> Vec<u8> {
-        let validity = der::sequence(&[
-            &der::midnight(self.validity.start_day.into()),
-            &der::midnight(self.validity.expiry_day().into()),
-        ]);
+        let validity =
+            der::sequence(&[&der::midnight(self.validity.start_day), &der::midnight(self.validity.expiry_day())]);
         der::sequence(&[
             VERSION_3,
             &der::unsigned(&self.serial.value().to_be_bytes()),

@@ -26,7 +26,7 @@ impl UnixTime {
     /// The day as ISO 8601 writes it, such as `2026-11-21`.
     #[must_use]
     pub fn date(self) -> String {
-        let (year, month, day) = crate::der::civil(u32::try_from(self.day()).unwrap_or(0));
+        let (year, month, day) = crate::der::civil(self.day());
         format!("{year:04}-{month:02}-{day:02}")
     }
 
@@ -47,3 +47,16 @@ impl fmt::Display for UnixTime {
 
 /// The days of certificates have no leap seconds.
 pub(crate) const SECONDS_OF_DAY: u64 = 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_has_a_date_however_far_off() {
+        assert_eq!(UnixTime { seconds: 1_795_219_200 + 3_661 }.to_string(), "2026-11-21T01:01:01Z");
+        // A ticket's life may be any number of days that somebody types.
+        assert_eq!(UnixTime::of_day(4_294_900_000).date(), "11761006-10-22");
+        assert!(UnixTime { seconds: u64::MAX }.date().starts_with("584554"));
+    }
+}
