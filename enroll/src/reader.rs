@@ -75,6 +75,10 @@ impl Reader {
         for (number, candidates) in scan::candidates(&text) {
             let readings = self.lines.entry(number).or_default();
             for candidate in &candidates.texts {
+                // What is ignored anyway is not decoded: a mail may hold thousands of lines with thirty readings each.
+                if readings.len() >= Self::READINGS_MAX {
+                    break;
+                }
                 for decoded in line::decode(number, candidate) {
                     if let Some(known) = readings.iter_mut().find(|known| known.data == decoded.data) {
                         known.repair = known.repair.cheaper(decoded.repair);
