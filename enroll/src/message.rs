@@ -55,7 +55,7 @@ pub struct Message {
 
 impl Message {
     /// Fills up to whole lines. A message that is longer than the 31 lines there are numbers for cannot be made of
-    /// the fields of this format: the longest reply has 14.
+    /// the fields of this format: the longest reply has 15.
     fn new(bits: &BitString) -> Self {
         let mut symbols = bits.symbols();
         symbols.resize(symbols.len().next_multiple_of(DATA), Symbol::ZERO);

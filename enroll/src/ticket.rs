@@ -121,7 +121,7 @@ pub enum OrderError {
     /// It ends before it begins.
     #[error("the ticket would end before it begins")]
     Expired,
-    /// The code's role or number is another.
+    /// The code is of the other role.
     #[error("the code does not belong to this order")]
     Code,
 }
@@ -260,7 +260,7 @@ impl Ticket {
     /// Takes a request whose MAC holds; `standing` is what the cluster knows of its key.
     pub fn handle_request(&mut self, now: UnixTime, request: &Request, standing: KeyStanding) -> Answer<'_> {
         self.handle_timeout(now);
-        if let Some(reason) = self.refuses(now, request, standing) {
+        if let Some(reason) = self.refuses(request, standing) {
             return Answer::Reject(reason);
         }
         if let State::Open | State::Requested { .. } = self.state {
@@ -277,7 +277,7 @@ impl Ticket {
     }
 
     /// Why a valid request is refused, if it is; raises the alarms.
-    fn refuses(&mut self, now: UnixTime, request: &Request, standing: KeyStanding) -> Option<RejectionReason> {
+    fn refuses(&mut self, request: &Request, standing: KeyStanding) -> Option<RejectionReason> {
         if let Some(grant) = self.grant() {
             if grant.hash == request.hash {
                 return None;
@@ -287,9 +287,6 @@ impl Ticket {
         }
         if let State::Voided(reason, _) = &self.state {
             return Some(reason.rejection());
-        }
-        if now >= self.order.expires {
-            return Some(RejectionReason::Expired);
         }
         let usable = request.key.is_ok_and(|key| self.order.keys.allows(&key)) && standing == KeyStanding::New;
         (!usable).then_some(RejectionReason::Key)
