@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use enroll::{
-    Authority, AuthorityAlgorithm, AuthorityKey, ClusterName, GatewayName, Opener, Rank, SealCost, SealError, Serial,
-    Validity, Words, open_key, seal_key,
+    Authority, AuthorityAlgorithm, AuthorityKey, ClusterName, GatewayName, Opener, Rank, SealCost, Serial, Validity,
+    Words, open_key, seal_key,
 };
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
@@ -363,10 +363,9 @@ async fn insert(
     Ok(inserted.last_insert_rowid())
 }
 
-fn seal(plain: &Secret, opener: Opener<'_>) -> Result<Vec<u8>, SealError> {
-    // Without randomness nothing is sealed; the caller's generator comes from the same source.
-    let mut rng = rng().map_err(|_| SealError::Malformed)?;
-    seal_key(plain, opener, SealCost::RECOMMENDED, &mut rng)
+/// Seals under the CA's opener.
+fn seal(plain: &Secret, opener: Opener<'_>) -> Result<Vec<u8>, ControlError> {
+    Ok(seal_key(plain, opener, SealCost::RECOMMENDED, &mut rng()?)?)
 }
 
 fn entry(row: &Row) -> Result<AuthorityEntry, ControlError> {

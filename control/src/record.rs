@@ -22,7 +22,7 @@ pub(crate) struct TicketRecord {
 impl TicketRecord {
     pub(crate) fn of(ticket: &Ticket, key: &Secret) -> Result<Self, ControlError> {
         let parts = ticket.parts();
-        let document = Document::of(&parts)?;
+        let document = Document::of(&parts);
         let document = serde_json::to_string(&document).map_err(|_| ControlError::Record("document"))?;
         Ok(Self { document, keys: keys_of(&parts).map(|keys| Store::seal(key, &keys)).transpose()? })
     }
@@ -178,9 +178,9 @@ struct RepliesRecord {
 }
 
 impl Document {
-    fn of(parts: &TicketParts) -> Result<Self, ControlError> {
+    fn of(parts: &TicketParts) -> Self {
         let order = &parts.order;
-        Ok(Self {
+        Self {
             role: role_word(order.role).to_owned(),
             name: order.name.to_string(),
             profile: order.profile.value(),
@@ -190,7 +190,7 @@ impl Document {
             p256: order.keys.p256,
             hashed: order.keys.hashed,
             state: StateRecord::of(&parts.state),
-        })
+        }
     }
 
     fn parts(self, number: TicketNumber) -> Option<TicketParts> {
