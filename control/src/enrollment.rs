@@ -495,7 +495,13 @@ fn read_error(error: ReadError) -> ControlError {
 }
 
 fn repair_words(repair: Repair) -> String {
-    format!("{repair:?}").to_lowercase()
+    match repair {
+        Repair::None => "nothing".to_owned(),
+        Repair::Characters(1) => "1 character".to_owned(),
+        Repair::Characters(count) => format!("{count} characters"),
+        Repair::Missing => "a character was missing".to_owned(),
+        Repair::Extra => "a character was too many".to_owned(),
+    }
 }
 
 fn short_hash(hash: &RequestHash) -> String {

@@ -149,7 +149,7 @@ impl Store {
         let mut stored = Stored::load(&mut transaction, parsed, &key).await?;
         stored.ticket.void(VoidReason::Administrator);
         stored.save(&mut transaction, context, &key).await?;
-        journal::write(&mut transaction, context, "ticket.void", number, "").await?;
+        journal::write(&mut transaction, context, "ticket.void", &parsed.to_string(), "").await?;
         transaction.commit().await?;
         self.ticket(context, number).await
     }

@@ -164,7 +164,9 @@ async fn expired_voided_and_foreign_requests_are_told_apart() {
     let late = store.new_ticket(&at(1), &wish("late", Approval::Auto)).await.unwrap();
     let voided = store.new_ticket(&at(1), &wish("voided", Approval::Auto)).await.unwrap();
     let (late, gone) = (Device::new(&late, 1), Device::new(&voided, 2));
-    store.void_ticket(&at(2), &voided.number).await.unwrap();
+    store.void_ticket(&at(2), &voided.number.to_lowercase()).await.unwrap();
+    let entries = store.journal(1).await.unwrap();
+    assert!(entries.iter().any(|entry| entry.act == "ticket.void" && entry.subject == voided.number));
     for (device, when, reason) in [(&gone, 3, RejectionReason::Voided), (&late, 2 * 86_400, RejectionReason::Expired)] {
         let incoming = store.read_request(&device.request).await.unwrap();
         let form = ReplyForm::Complete;
