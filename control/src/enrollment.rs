@@ -194,12 +194,8 @@ impl Store {
                 note(&mut transaction, context, incoming, WAITS).await?;
                 stored.save(&mut transaction, context, &key).await?;
                 transaction.commit().await?;
-                return Err(match next {
-                    Next::WordsDiffer => ControlError::WordsDiffer,
-                    Next::Compare | Next::Consume | Next::Finish(_) | Next::Again | Next::Reject(_) => {
-                        ControlError::NeedsWords
-                    }
-                });
+                let given = matches!(next, Next::WordsDiffer);
+                return Err(if given { ControlError::WordsDiffer } else { ControlError::NeedsWords });
             }
             Next::Reject(reason) => {
                 note(&mut transaction, context, incoming, &format!("rejected: {reason}")).await?;

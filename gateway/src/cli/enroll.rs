@@ -126,12 +126,12 @@ impl Accept {
                 }
                 None => Approvals::Code,
             };
-            let issues = matches!(preview, Preview::Ask | Preview::Issue);
-            let authority = if issues && (preview == Preview::Issue || approvals != Approvals::Code) {
-                Some(control.open_authority(&mut self.unlock.opening()).await?)
-            } else {
-                None
+            let signs = match preview {
+                Preview::Issue => true,
+                Preview::Ask => approvals != Approvals::Code,
+                Preview::Again | Preview::Reject(_) => false,
             };
+            let authority = if signs { Some(control.open_authority(&mut self.unlock.opening()).await?) } else { None };
             let form = match self.form {
                 None => ReplyForm::Usual,
                 Some(Form::Complete) => ReplyForm::Complete,
