@@ -232,7 +232,7 @@ impl Store {
         let serial = serial_of(&entry.serial).ok_or(ControlError::Record("serial"))?;
         let row = sqlx::query("SELECT der FROM certificate WHERE serial = ?1").bind(serial_number(serial));
         let der = Row(row.fetch_one(&mut self.connection).await?).octets_if("der")?;
-        der.ok_or_else(|| ControlError::NoCertificate(entry.serial.clone()))
+        der.ok_or_else(|| ControlError::Unsigned(entry.serial.clone()))
     }
 
     /// The certificate of the CA that issued it, in DER.

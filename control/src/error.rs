@@ -107,6 +107,12 @@ pub enum ControlError {
         /// What was given.
         String,
     ),
+    /// The certificate's ticket is consumed, and nothing is signed yet.
+    #[error("certificate {0} is not signed yet: give its request to `cryptocluster enroll accept` again")]
+    Unsigned(
+        /// The serial.
+        String,
+    ),
     /// A name stands for several certificates.
     #[error("{0} has several certificates: give the serial that `cryptocluster cert list` shows")]
     SeveralCertificates(
@@ -304,6 +310,7 @@ impl ControlError {
             | Self::JournalLacks(_)
             | Self::Random => Kind::Store,
             Self::StoreExists(_)
+            | Self::Unsigned(_)
             | Self::SeveralCertificates(_)
             | Self::ProfileName { .. }
             | Self::NameOfGateway(_)

@@ -6,7 +6,9 @@ use control::{
     Approvals, CaOrder, CertificateKind, CertificateStanding, ControlError, Renewal, ReplyForm, RootKeeping, Store,
     TicketWish,
 };
-use enroll::{Approval, AuthorityAlgorithm, Opener, RevocationCause, Role, SigningRequest, Words, pem_blocks};
+use enroll::{
+    Approval, AuthorityAlgorithm, Opener, ProfileFormat, RevocationCause, Role, SigningRequest, Words, pem_blocks,
+};
 use wire::Secret;
 
 use crate::desk::{Desk, Device, KEY_FILE, NOON, WithKeyFile, at, authority, wish};
@@ -127,6 +129,8 @@ async fn an_issue_that_is_finished_after_a_rollover_is_the_new_cas_and_on_its_li
     store.accept(&at(2), &incoming, Approvals::Code, Some(&old), 398, form).await.unwrap_err();
     sqlx::raw_sql("DROP TRIGGER kill").execute(&mut raw).await.unwrap();
     assert_eq!(store.certificate(&at(3), "alice").await.unwrap().standing, CertificateStanding::Unsigned);
+    let refused = store.export_profile(&at(3), "alice", ProfileFormat::Pem, None, None).await;
+    assert!(matches!(refused, Err(ControlError::Unsigned(_))), "{refused:?}");
 
     let key = Secret::from_slice(&KEY_FILE);
     store.roll_over(&at(3), &rollover(&key), &mut WithKeyFile).await.unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use control::{
-    AuthorityEntry, CaOrder, CalendarEntry, CertificateEntry, CertificateKind, Issued, Renewal, RootKeeping,
-    Unlock as _, write_private, write_public,
+    AuthorityEntry, CaOrder, CalendarEntry, CertificateEntry, CertificateKind, ControlError, Issued, Renewal,
+    RootKeeping, Unlock as _, write_private, write_public,
 };
 use enroll::{BundleCipher, Opener, RevocationCause, pem_block};
 use serde::Serialize;
@@ -389,7 +389,7 @@ impl CrlArgs {
 impl ExportArgs {
     fn run(self) -> anyhow::Result<()> {
         let found = self.store.with(async |control, context| Ok(control.certificate(context, &self.which).await?))?;
-        let pem = found.certificate.clone().context("this certificate is not signed yet: give its request again")?;
+        let pem = found.certificate.clone().ok_or_else(|| ControlError::Unsigned(found.serial.clone()))?;
         let content = match (self.format, &self.key) {
             (Format::Pem, _) => pem.clone().into_bytes(),
             (Format::Der, _) => enroll::pem_blocks(&pem).into_iter().next().unwrap_or_default(),
