@@ -1,6 +1,6 @@
 //! Certificates: found, listed, exported; what ends when.
 
-use enroll::{BundleCipher, Serial, pem_block, pkcs12};
+use enroll::{BundleCipher, pem_block, pkcs12};
 use serde::Serialize;
 use wire::Secret;
 
@@ -148,7 +148,7 @@ impl Store {
         let found = self.certificate(context, which).await?;
         let serial = serial_of(&found.serial).ok_or(ControlError::Record("serial"))?;
         if found.revoked.is_some() {
-            return Err(ControlError::Revoked(serial.value()));
+            return Err(ControlError::Revoked(serial));
         }
         let key = self.key.clone();
         let mut transaction = self.begin(context).await?;
@@ -201,7 +201,7 @@ impl Store {
                     renew_from: enroll::UnixTime::of_day(renew).date(),
                     due: today >= renew,
                     kind: row.text("kind")?,
-                    serial: format!("{:016x}", row.serial("serial")?.value()),
+                    serial: row.serial("serial")?.to_string(),
                     name: row.text("name")?,
                 })
             })
@@ -273,9 +273,8 @@ fn entry(context: &Context, row: &Row) -> Result<CertificateEntry, ControlError>
     };
     let word = row.text("kind")?;
     let kinds = [CertificateKind::Client, CertificateKind::Node, CertificateKind::Gateway, CertificateKind::Signer];
-    let renews = row.number_if("renews")?.and_then(|serial| u64::try_from(serial).ok()).and_then(Serial::new);
     Ok(CertificateEntry {
-        serial: format!("{:016x}", serial.value()),
+        serial: serial.to_string(),
         kind: kinds.into_iter().find(|kind| kind.word() == word).ok_or(ControlError::Record("kind"))?,
         name: row.text("name")?,
         profile: u8::try_from(row.number("profile")?).map_err(|_| ControlError::Record("profile"))?,
@@ -284,7 +283,7 @@ fn entry(context: &Context, row: &Row) -> Result<CertificateEntry, ControlError>
         starts: enroll::UnixTime::of_day(row.day("start_day")?.into()).date(),
         expires: enroll::UnixTime::of_day(expiry_day.into()).date(),
         revoked,
-        renews: renews.map(|serial| format!("{:016x}", serial.value())),
+        renews: row.serial_if("renews")?.map(|serial| serial.to_string()),
         key: hex(&row.hash("key_hash")?),
         certificate: der.map(|der| pem_block("CERTIFICATE", &der)),
     })

@@ -271,7 +271,7 @@ impl Store {
                 .bind(serial_number(grant.serial))
                 .execute(&mut *transaction)
                 .await?;
-            let subject = format!("{:016x}", grant.serial.value());
+            let subject = grant.serial.to_string();
             let detail = format!("{} on ticket {number}", terms.client);
             journal::write(&mut transaction, context, "certificate.issue", &subject, &detail).await?;
         }
@@ -425,7 +425,7 @@ async fn register(
     .bind(i64::from(grant.validity.expiry_day()))
     .execute(&mut *connection)
     .await?;
-    let subject = format!("{:016x}", grant.serial.value());
+    let subject = grant.serial.to_string();
     let detail = format!("{} on ticket {}", order.name, ticket.number());
     journal::write(connection, context, "ticket.consume", &subject, &detail).await
 }

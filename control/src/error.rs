@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use enroll::{
     AuthorityError, BundleError, CodeError, ConsumeError, LineNumber, OrderError, PrivateKeyError, ProfileError,
-    Refusal, SealError, SettingsError, UnixTime, WordsError,
+    Refusal, SealError, Serial, SettingsError, UnixTime, WordsError,
 };
 
 /// What an exit code or an HTTP status is made of.
@@ -90,10 +90,10 @@ pub enum ControlError {
         String,
     ),
     /// A certificate stands in the store without an entry of its issue.
-    #[error("certificate {0:016x} has no journal entry: the store was changed by hand; restore a backup")]
+    #[error("certificate {0} has no journal entry: the store was changed by hand; restore a backup")]
     JournalLacks(
         /// The serial.
-        u64,
+        Serial,
     ),
     /// No such ticket.
     #[error("there is no ticket {0}: `cryptocluster ticket list` shows those that there are")]
@@ -215,18 +215,18 @@ pub enum ControlError {
     #[error("the CA that issues here has no root above it: leave --root out")]
     NoRoot,
     /// The certificate is revoked.
-    #[error("certificate {0:016x} is revoked already")]
+    #[error("certificate {0} is revoked already")]
     Revoked(
         /// The serial.
-        u64,
+        Serial,
     ),
     /// The certificate is suspended.
     #[error(
-        "certificate {0:016x} is suspended, since its ticket was used twice: see `cryptocluster journal list`, then revoke it and make a new ticket"
+        "certificate {0} is suspended, since its ticket was used twice: see `cryptocluster journal list`, then revoke it and make a new ticket"
     )]
     Suspended(
         /// The serial.
-        u64,
+        Serial,
     ),
     /// Somebody else changed the ticket.
     #[error("the ticket was changed at the same moment by somebody else and nothing was done: do it again")]

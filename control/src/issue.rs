@@ -171,9 +171,9 @@ impl Store {
         .bind(der.as_slice())
         .execute(&mut *transaction)
         .await?;
-        let subject = format!("{:016x}", serial.value());
+        let subject = serial.to_string();
         let detail = match plan.renews {
-            Some(old) => format!("{} {}, renews {:016x}", plan.kind.word(), plan.name, old.value()),
+            Some(old) => format!("{} {}, renews {old}", plan.kind.word(), plan.name),
             None => format!("{} {}", plan.kind.word(), plan.name),
         };
         journal::write(&mut transaction, context, "certificate.issue", &subject, &detail).await?;
@@ -195,11 +195,11 @@ impl Store {
 async fn refuse_withdrawn(connection: &mut SqliteConnection, serial: Serial) -> Result<(), ControlError> {
     let revoked = sqlx::query("SELECT 1 FROM revocation WHERE serial = ?1").bind(serial_number(serial));
     if revoked.fetch_optional(&mut *connection).await?.is_some() {
-        return Err(ControlError::Revoked(serial.value()));
+        return Err(ControlError::Revoked(serial));
     }
     let suspended = sqlx::query("SELECT 1 FROM suspension WHERE serial = ?1").bind(serial_number(serial));
     if suspended.fetch_optional(connection).await?.is_some() {
-        return Err(ControlError::Suspended(serial.value()));
+        return Err(ControlError::Suspended(serial));
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ pub(crate) async fn verify(
          (SELECT 1 FROM journal WHERE act IN ('ticket.consume', 'certificate.issue') AND subject = printf('%016x', serial))",
     );
     if let Some(row) = lacking.fetch_optional(connection).await? {
-        return Err(ControlError::JournalLacks(Row(row).serial("serial")?.value()));
+        return Err(ControlError::JournalLacks(Row(row).serial("serial")?));
     }
     Ok(JournalHead { entries, head: hex(&head) })
 }

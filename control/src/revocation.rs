@@ -48,7 +48,7 @@ impl Store {
             .map(Row);
         let revoked = sqlx::query("SELECT 1 FROM revocation WHERE serial = ?1").bind(serial_number(serial));
         if revoked.fetch_optional(&mut *transaction).await?.is_some() {
-            return Err(ControlError::Revoked(serial.value()));
+            return Err(ControlError::Revoked(serial));
         }
         let key = match &known {
             Some(row) if row.number_if("proven")?.is_some() => Some(row.hash("key_hash")?),
@@ -57,7 +57,7 @@ impl Store {
         revoke(&mut transaction, context, serial, cause, key).await?;
         transaction.commit().await?;
         let name = known.map(|row| row.text("name")).transpose()?;
-        Ok(RevocationReport { serial: format!("{:016x}", serial.value()), name, key: key.is_some() })
+        Ok(RevocationReport { serial: serial.to_string(), name, key: key.is_some() })
     }
 
     /// Signs the revocation list of every CA that has its key here, the issuing one first, each in DER.
@@ -122,7 +122,7 @@ pub(crate) async fn revoke(
     if let Some(key) = key {
         keep_key(connection, &key, context.now).await?;
     }
-    let subject = format!("{:016x}", serial.value());
+    let subject = serial.to_string();
     let detail = format!("{}{}", cause_word(cause), if key.is_some() { ", and its key" } else { "" });
     journal::write(connection, context, "certificate.revoke", &subject, &detail).await
 }
@@ -138,7 +138,7 @@ pub(crate) async fn suspend(
         .bind(seconds(context.now))
         .execute(&mut *connection)
         .await?;
-    journal::write(connection, context, "certificate.suspend", &format!("{:016x}", serial.value()), "").await
+    journal::write(connection, context, "certificate.suspend", &serial.to_string(), "").await
 }
 
 /// Reads what is revoked: all of it, or what one CA issued together with what nobody here issued.

@@ -57,6 +57,11 @@ impl Row {
         number.and_then(Serial::new).ok_or(ControlError::Record(column))
     }
 
+    /// A serial, if there is one.
+    pub(crate) fn serial_if(&self, column: &'static str) -> Result<Option<Serial>, ControlError> {
+        self.number_if(column)?.map(|_| self.serial(column)).transpose()
+    }
+
     /// A day.
     pub(crate) fn day(&self, column: &'static str) -> Result<u16, ControlError> {
         u16::try_from(self.number(column)?).map_err(|_| ControlError::Record(column))

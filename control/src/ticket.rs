@@ -182,7 +182,7 @@ impl Store {
             expires: row.time("expires")?.to_string(),
             profile: ticket.order().profile.value(),
             ask: ticket.order().approval == Approval::Ask,
-            serial: row.number_if("serial")?.map(|serial| format!("{serial:016x}")),
+            serial: row.serial_if("serial")?.map(|serial| serial.to_string()),
             waiting,
             voided,
         })

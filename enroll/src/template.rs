@@ -1,5 +1,7 @@
 //! The certificate template: both sides build the same octets from the same fields.
 
+use std::fmt;
+
 use rand::CryptoRng;
 
 use crate::code::Role;
@@ -36,6 +38,13 @@ impl Serial {
     #[must_use]
     pub const fn value(self) -> u64 {
         self.0
+    }
+}
+
+impl fmt::Display for Serial {
+    /// As lists and commands write it: sixteen hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -216,6 +225,7 @@ mod tests {
     fn serials_and_days_out_of_range_are_refused() {
         assert_eq!((Serial::new(0), Serial::new(1 << 63)), (None, None));
         assert_eq!(Serial::new((1 << 63) - 1).unwrap().value(), (1 << 63) - 1);
+        assert_eq!(Serial::new(0xa2_58ef_7e7b_ab08).unwrap().to_string(), "00a258ef7e7bab08");
         assert_eq!(Validity::new(20_778, 0), Err(Refusal::Days));
         assert_eq!(Validity::new(20_778, 4096), Err(Refusal::Days));
         assert_eq!(Validity::new(65_000, 536), Err(Refusal::Days));

@@ -345,7 +345,7 @@ impl NewCertificate {
             write_public(path, text.as_bytes())?;
         }
         let made = Made {
-            serial: format!("{:016x}", issued.serial.value()),
+            serial: issued.serial.to_string(),
             name,
             certificate: &issued.certificate,
             chain: &issued.chain,

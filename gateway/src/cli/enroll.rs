@@ -173,7 +173,7 @@ fn show(store: &StoreArgs, look: &Look, accepted: &Accepted, incoming: &Incoming
         },
         ticket: accepted.ticket.to_string(),
         name: accepted.name.clone(),
-        serial: accepted.serial.map(|serial| format!("{:016x}", serial.value())),
+        serial: accepted.serial.map(|serial| serial.to_string()),
         reason: accepted.reason.map(|reason| reason.to_string()),
         repaired: incoming.repairs.clone(),
         reply: format!("{lines}{}", accepted.blocks),
