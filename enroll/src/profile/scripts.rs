@@ -1,5 +1,9 @@
 //! Scripts that set a connection up: PowerShell for Windows, a shell script for NetworkManager.
 
+use std::net::IpAddr;
+
+use wire::Prefix;
+
 use super::{Connection, ESP_PROPOSALS, IKE_PROPOSALS, Identity, ProfileError, ProfileFile, file};
 use crate::pem::base64;
 
@@ -48,9 +52,11 @@ pub(super) fn power_shell(
 pub(super) fn network_manager(connection: &Connection<'_>, identity: &Identity<'_>) -> Vec<ProfileFile> {
     let Connection { cluster, gateway, client, settings, .. } = connection;
     let own = connection.identity();
-    let routes: String =
-        settings.routes.iter().map(|route| format!("    ipv4.never-default yes +ipv4.routes '{route}' \\\n")).collect();
-    let dns: String = settings.dns.iter().map(|server| format!("    +ipv4.dns '{server}' \\\n")).collect();
+    let split = if settings.routes.is_empty() { "" } else { "    ipv4.never-default yes ipv6.never-default yes \\\n" };
+    let route = |route: &Prefix| format!("    +{}.routes '{route}' \\\n", family(route.address()));
+    let routes: String = settings.routes.iter().map(route).collect();
+    let dns: String =
+        settings.dns.iter().map(|server| format!("    +{}.dns '{server}' \\\n", family(*server))).collect();
     let (ike, esp) = (IKE_PROPOSALS.replace(',', ";"), ESP_PROPOSALS.replace(',', ";"));
     let text = format!(
         "#!/bin/sh\n\
@@ -59,11 +65,19 @@ pub(super) fn network_manager(connection: &Connection<'_>, identity: &Identity<'
          set -eu\n\
          here=$(cd \"$(dirname \"$0\")\" && pwd)\n\
          nmcli connection add type vpn vpn-type strongswan con-name '{cluster}' ifname '*' \\\n\
-         {routes}{dns}\
+         {split}{routes}{dns}\
          \x20   vpn.data \"address = {gateway}, remote-identity = {gateway}, local-identity = {own}, certificate = $here/{cluster}-ca.pem, method = key, usercert = $here/{client}.pem, userkey = $here/{client}-key.pem, virtual = yes, proposal = yes, ike = {ike}, esp = {esp}\"\n\
          echo \"Done: connect with  nmcli connection up '{cluster}'\"\n"
     );
     let mut files = vec![file(format!("{client}-networkmanager.sh"), text)];
     files.extend(connection.pem_files(identity, "", "", ""));
     files
+}
+
+/// The settings of NetworkManager that an address belongs to.
+const fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "ipv4",
+        IpAddr::V6(_) => "ipv6",
+    }
 }

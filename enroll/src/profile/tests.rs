@@ -70,6 +70,27 @@ fn every_form_names_gateway_networks_and_identity() {
 }
 
 #[test]
+fn network_manager_gets_each_network_and_server_in_its_family_and_no_default_route_beside_them() {
+    with_profile(|connection, identity| {
+        let script = |settings: &Settings| {
+            let files = Connection { settings, ..connection.clone() }.files(ProfileFormat::NetworkManager, identity);
+            String::from_utf8(files.unwrap()[0].content.clone()).unwrap()
+        };
+        let both = script(&Settings::parse("routes=10.0.0.0/8,2001:db8::/32\ndns=2001:db8::53,10.0.0.53").unwrap());
+        for line in [
+            "    ipv4.never-default yes ipv6.never-default yes \\",
+            "    +ipv4.routes '10.0.0.0/8' \\",
+            "    +ipv6.routes '2001:db8::/32' \\",
+            "    +ipv6.dns '2001:db8::53' \\",
+            "    +ipv4.dns '10.0.0.53' \\",
+        ] {
+            assert_eq!(both.lines().filter(|found| *found == line).count(), 1, "{line} in {both}");
+        }
+        assert!(!script(&Settings::default()).contains("never-default"));
+    });
+}
+
+#[test]
 fn identifiers_are_stable_and_of_version_8() {
     with_profile(|connection, identity| {
         let uuid = connection.uuid(identity, "vpn");
