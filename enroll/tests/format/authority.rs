@@ -282,6 +282,40 @@ fn pkcs10_requests_of_any_algorithm_are_issued_under_the_name_of_the_ticket() {
 }
 
 #[test]
+fn whatever_a_pkcs10_request_asks_for_only_its_key_is_taken_and_weak_ones_are_not() {
+    let files = Files::new("wishes");
+    let ca = sole(Algorithm::P256);
+    let name = ClientName::new("bob").unwrap();
+    let (request_file, key_file) = (files.put("request.der", b""), files.put("key.pem", b""));
+    let ask = |more: &[&str]| {
+        let start = ["req", "-new", "-nodes", "-subj", "/CN=admin/O=x", "-outform", "DER", "-out", &request_file];
+        let arguments: Vec<_> = start.into_iter().chain(["-keyout", &key_file]).chain(more.iter().copied()).collect();
+        let (good, said) = tool("openssl", &arguments);
+        assert!(good, "{said}");
+        ca.issue_pkcs10(&std::fs::read(&request_file).unwrap(), &name, serial(8), days(30))
+    };
+    let wishes = [
+        "subjectAltName=DNS:vpn.example.org",
+        "basicConstraints=critical,CA:TRUE",
+        "keyUsage=keyCertSign",
+        "extendedKeyUsage=serverAuth,1.2.3.4",
+        "certificatePolicies=1.2.3.4",
+        "1.2.3.4.5=ASN1:UTF8String:whatever",
+    ];
+    let p256: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let wishes: Vec<_> = p256.into_iter().chain(wishes.into_iter().flat_map(|wish| ["-addext", wish])).collect();
+    let file = files.pem("client.pem", "CERTIFICATE", &ask(&wishes).unwrap());
+    let (_, said) = tool("openssl", &["x509", "-in", &file, "-noout", "-text"]);
+    assert!(said.contains("DNS:bob.hq-vpn.invalid"), "{said}");
+    for wish in ["admin", "vpn.example.org", "CA:TRUE", "Certificate Sign", "Server Authentication", "1.2.3.4"] {
+        assert!(!said.contains(wish), "{wish} in {said}");
+    }
+    for weak in [&["-newkey", "rsa:1024"][..], &["-newkey", "rsa:2048", "-sha1"]] {
+        assert_eq!(ask(weak), Err(AuthorityError::SigningRequest), "{weak:?}");
+    }
+}
+
+#[test]
 fn a_ca_comes_back_from_its_sealed_key_and_from_no_other() {
     let ca = sole(Algorithm::P256);
     let passphrase = Secret::from_slice(b"correct horse battery staple");
