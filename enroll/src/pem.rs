@@ -2,7 +2,8 @@
 
 use crate::reader::unmangle;
 
-/// The decoded contents of all blocks of a text, in order, at most 15; what is malformed is left out.
+/// The decoded contents of all blocks of a text, in order, at most 15; what is malformed, or the mail's own signature
+/// (RFC 9580 §7), is left out.
 #[must_use]
 pub fn pem_blocks(text: &str) -> Vec<Vec<u8>> {
     let text = unmangle(text);
@@ -15,11 +16,14 @@ pub fn pem_blocks(text: &str) -> Vec<Vec<u8>> {
         let Some((label, body)) = begun.split_once("-----").filter(|(label, _)| label.len() < LABEL_MAX) else {
             continue;
         };
-        let Some((body, after)) = body.split_once("-----END") else {
-            break;
+        // The dashes that come next end a block, or begin one inside a text that was signed as a whole.
+        let ended = body.split_once("-----").and_then(|(body, after)| Some((body, after.strip_prefix("END")?)));
+        let Some((body, after)) = ended else {
+            continue;
         };
         let ends_alike = after.split_once("-----").is_some_and(|(end, _)| words(end).eq(words(label)));
-        blocks.extend(decode(body).filter(|_| ends_alike));
+        let of_the_mail = words(label).next() == Some("PGP");
+        blocks.extend(decode(body).filter(|_| ends_alike && !of_the_mail));
         rest = after;
     }
     blocks
@@ -51,12 +55,13 @@ pub(crate) fn base64(octets: &[u8]) -> String {
     text
 }
 
-/// Base64 without regard to padding, white space and quoting; `None` if another character stands in it.
+/// Base64 without regard to padding, white space, quoting and the dashes of a signed text (RFC 9580 §7.1); `None` if
+/// another character stands in it.
 fn decode(body: &str) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(body.len());
     let (mut wide, mut bits) = (0_u32, 0_u32);
     for octet in body.bytes() {
-        if octet.is_ascii_whitespace() || matches!(octet, b'>' | b'|' | b'=') {
+        if octet.is_ascii_whitespace() || matches!(octet, b'>' | b'|' | b'=' | b'-') {
             continue;
         }
         let place = ALPHABET.iter().position(|&known| known == octet)?;
@@ -108,6 +113,18 @@ mod tests {
             assert!(pem_block("X", plain.as_bytes()).contains(&format!("\n{encoded}\n")), "{plain}");
             assert_eq!(decode(encoded).unwrap(), plain.as_bytes());
         }
+    }
+
+    #[test]
+    fn blocks_in_a_signed_mail_are_found_and_its_signature_is_not_one() {
+        let blocks = [vec![7; 300], vec![8; 20]];
+        let text: String = blocks.iter().map(|block| pem_block("CERTIFICATE", block)).collect();
+        let escaped = text.replace("-----BEGIN", "- -----BEGIN").replace("-----END", "- -----END");
+        let mail = format!(
+            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nDear Alice,\n{escaped}\
+             -----BEGIN PGP SIGNATURE-----\n\niHUEARYKAB0WIQ\n=ABCD\n-----END PGP SIGNATURE-----\n"
+        );
+        assert_eq!(pem_blocks(&mail), blocks);
     }
 
     #[test]
