@@ -52,3 +52,36 @@ impl Request {
 const LABEL: &[u8] = b"request";
 /// Octets of the tag.
 const TAG_LEN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::Code;
+    use crate::mac::TicketKeys;
+
+    /// What is read from any octets under a good MAC, as a thief of the code can write them.
+    fn sealed(algorithm: u8, parity: u8, octets: [u8; 32]) -> Result<RequestedKey, KeyRefusal> {
+        let mac = TicketKeys::derive(&Code::parse("BHP5N-40BAQ-PAAQS-PP7FT-4Y575").unwrap()).request;
+        let mut body = Header { kind: MessageKind::Request, algorithm, parity }.start(mac.ticket());
+        body.push_octets(&octets);
+        let (message, _) = seal::<TAG_LEN>(body, &mac.0, LABEL, &[], &[]);
+        Request::decode(&mac, message.symbols()).unwrap().key
+    }
+
+    #[test]
+    fn a_key_that_may_not_be_used_is_told_apart_though_its_mac_holds() {
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        assert_eq!(sealed(7, 0, identity), Ok(RequestedKey::Hashed(identity)));
+        for (algorithm, parity, octets, refusal) in [
+            (0, 0, identity, KeyRefusal::SmallOrder),
+            (1, 0, [0xff; 32], KeyRefusal::NotReduced),
+            (2, 0, identity, KeyRefusal::Algorithm),
+            (6, 1, identity, KeyRefusal::Algorithm),
+            (0, 1, identity, KeyRefusal::NotCanonical),
+            (7, 1, identity, KeyRefusal::NotCanonical),
+        ] {
+            assert_eq!(sealed(algorithm, parity, octets), Err(refusal), "{algorithm} {parity}");
+        }
+    }
+}

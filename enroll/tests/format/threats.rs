@@ -206,8 +206,7 @@ fn a_key_that_the_cluster_knows_already_is_refused_and_the_ticket_stays_open() {
 #[test]
 fn small_order_and_invalid_keys_are_refused_though_their_mac_holds() {
     let scene = Scene::new(16, Role::Client, Approval::Auto);
-    // A thief with the code can put any octets under a good MAC: here through a key that is only hashed, whose header
-    // is then that of another algorithm.
+    // A thief with the code can put any octets under a good MAC; reading the request tells them as a refusal.
     let mut identity = [0; 32];
     identity[0] = 1;
     assert_eq!(PublicKey::ed25519(identity), Err(KeyRefusal::SmallOrder));
