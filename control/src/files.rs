@@ -27,19 +27,52 @@ pub fn write_public(path: &Path, content: &[u8]) -> Result<(), ControlError> {
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), ControlError> {
-    let new = beside(path, "new");
-    let written = (|| {
-        let mut file = create(&new, mode)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        sync_directory(path)
-    })();
-    written.map_err(|error| {
-        // What was half written helps nobody; the error to tell is the first one.
-        std::fs::remove_file(&new).ok();
-        ControlError::file(path)(error)
-    })
+    Draft::begin(path, mode)?.finish(content)
+}
+
+/// A file that has begun to be written, so that it is known that it can be. Dropped unfinished it leaves no trace.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    new: PathBuf,
+    file: File,
+}
+
+impl Draft {
+    /// Begins a file that only its owner may read.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn private(path: &Path) -> Result<Self, ControlError> {
+        Self::begin(path, PRIVATE)
+    }
+
+    fn begin(path: &Path, mode: u32) -> Result<Self, ControlError> {
+        let new = beside(path, "new");
+        let file = create(&new, mode).map_err(ControlError::file(path))?;
+        Ok(Self { path: path.to_owned(), new, file })
+    }
+
+    /// Writes it whole, and puts it in the place of the one before it.
+    ///
+    /// # Errors
+    /// It cannot be written; the one before it stays.
+    pub fn finish(mut self, content: &[u8]) -> Result<(), ControlError> {
+        let written = (|| {
+            self.file.write_all(content)?;
+            self.file.sync_all()?;
+            std::fs::rename(&self.new, &self.path)?;
+            sync_directory(&self.path)
+        })();
+        written.map_err(ControlError::file(&self.path))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // What was half written helps nobody, and what has its own name by now is not here any more.
+        std::fs::remove_file(&self.new).ok();
+    }
 }
 
 /// Makes an empty file in the place of what an interrupted program left there; no link is followed.
@@ -101,6 +134,10 @@ mod tests {
         write_public(&path, b"three").unwrap();
         assert!(matches!(read_secret(&path), Err(ControlError::Mode(_))));
         assert!(write_private(&directory.join("no/such"), b"").is_err());
+        // What somebody put in the place of the unfinished file is not followed, and an abandoned draft leaves nothing.
+        std::os::unix::fs::symlink("elsewhere", directory.join("secret.new")).unwrap();
+        drop(Draft::private(&path).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"three");
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
         std::fs::remove_dir_all(&directory).unwrap();
     }

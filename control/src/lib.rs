@@ -38,7 +38,7 @@ pub use certificate::{CalendarEntry, CertificateEntry, CertificateKind, Certific
 pub use context::Context;
 pub use enrollment::{Accepted, Approvals, Incoming, Preview, ReplyForm};
 pub use error::{ControlError, Kind};
-pub use files::{read_secret, write_private, write_public};
+pub use files::{Draft, read_secret, write_private, write_public};
 pub use issue::{Issued, Renewal};
 pub use journal::{JournalEntry, JournalHead};
 pub use profile::{ProfileEntry, ProfileKey};

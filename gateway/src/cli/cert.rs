@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use control::{
-    AuthorityEntry, CaOrder, CalendarEntry, CertificateEntry, CertificateKind, ControlError, Issued, Renewal,
+    AuthorityEntry, CaOrder, CalendarEntry, CertificateEntry, CertificateKind, ControlError, Draft, Issued, Renewal,
     RootKeeping, Unlock as _, write_private, write_public,
 };
 use enroll::{BundleCipher, Opener, RevocationCause, pem_block};
@@ -304,6 +304,8 @@ impl IssueArgs {
     fn run(self) -> anyhow::Result<()> {
         let kind = if self.gateway { CertificateKind::Gateway } else { CertificateKind::Client };
         let request = self.request.as_deref().map(read_der).transpose()?;
+        // Before a certificate is issued for it: a key that cannot be written is lost.
+        let key_file = self.key_out.as_deref().map(Draft::private).transpose()?;
         let (name, days) = (self.name.as_str(), self.new.days);
         let issued = self.new.store.with(async |control, context| {
             let authority = control.open_authority(&mut self.new.unlock.opening()).await?;
@@ -312,9 +314,9 @@ impl IssueArgs {
                 None => control.issue_with_key(context, &authority, kind, name, days).await?,
             })
         })?;
-        if let (Some(key), Some(path)) = (&issued.key, &self.key_out) {
+        if let (Some(key), Some(file)) = (&issued.key, key_file) {
             let pem = zeroize::Zeroizing::new(pem_block("PRIVATE KEY", key.expose()));
-            write_private(path, pem.as_bytes())?;
+            file.finish(pem.as_bytes())?;
         }
         self.new.show(name, &issued, self.key_out.as_ref())
     }

@@ -155,6 +155,15 @@ fn a_clock_that_is_off_is_told_and_the_enrollment_still_waits() {
 }
 
 #[test]
+fn nothing_is_issued_for_a_key_that_cannot_be_written() {
+    let desk = Desk::new("key-out");
+    let key = desk.scratch.path("no/such/key").display().to_string();
+    let said = sentence(&desk.admin.run(&["cert", "issue", "carol", "--key-out", &key], "").unwrap(), 4);
+    assert!(said.contains("see that it exists"), "{said}");
+    assert_eq!(desk.admin.json(&["cert", "list"]).unwrap().as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn what_stands_below_a_pasted_reply_is_no_answer_on_the_final_words() {
     let desk = Desk::new("pasted");
     let (_, code) = desk.ticket("alice", &[]);
