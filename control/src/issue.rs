@@ -36,6 +36,17 @@ pub struct Issued {
     pub key: Option<Secret>,
 }
 
+/// What a certificate without a code is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateWish<'a> {
+    /// What it is for.
+    pub kind: CertificateKind,
+    /// Whom it names.
+    pub name: &'a str,
+    /// For how many days it is valid.
+    pub days: u16,
+}
+
 /// What is renewed, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Renewal<'a> {
@@ -47,10 +58,8 @@ pub struct Renewal<'a> {
 
 /// What goes into a certificate beside its key.
 struct Plan<'a> {
-    kind: CertificateKind,
-    name: &'a str,
+    wish: CertificateWish<'a>,
     profile: i64,
-    days: u16,
     renews: Option<Serial>,
 }
 
@@ -63,13 +72,11 @@ impl Store {
         &mut self,
         context: &Context,
         authority: &Authority,
-        kind: CertificateKind,
-        name: &str,
+        wish: CertificateWish<'_>,
         request: &[u8],
-        days: u16,
     ) -> Result<Issued, ControlError> {
         let request = SigningRequest::decode(request)?;
-        let plan = Plan { kind, name, profile: 0, days, renews: None };
+        let plan = Plan { wish, profile: 0, renews: None };
         self.issue(context, authority, &plan, request.spki(), None).await
     }
 
@@ -81,12 +88,10 @@ impl Store {
         &mut self,
         context: &Context,
         authority: &Authority,
-        kind: CertificateKind,
-        name: &str,
-        days: u16,
+        wish: CertificateWish<'_>,
     ) -> Result<Issued, ControlError> {
         let key = PrivateKey::draw(Algorithm::P256, &mut rng()?)?;
-        let plan = Plan { kind, name, profile: 0, days, renews: None };
+        let plan = Plan { wish, profile: 0, renews: None };
         let pkcs8 = key.to_pkcs8()?;
         self.issue(context, authority, &plan, &key.public().spki(), Some(pkcs8)).await
     }
@@ -106,13 +111,8 @@ impl Store {
         let old = self.certificate(context, renewal.which).await?;
         let serial = serial_of(&old.serial).ok_or(ControlError::Record("serial"))?;
         let request = SigningRequest::decode(request)?;
-        let plan = Plan {
-            kind: old.kind,
-            name: &old.name,
-            profile: i64::from(old.profile),
-            days: renewal.days,
-            renews: Some(serial),
-        };
+        let wish = CertificateWish { kind: old.kind, name: &old.name, days: renewal.days };
+        let plan = Plan { wish, profile: i64::from(old.profile), renews: Some(serial) };
         self.issue(context, authority, &plan, request.spki(), None).await
     }
 
@@ -124,6 +124,7 @@ impl Store {
         spki: &[u8],
         key: Option<Secret>,
     ) -> Result<Issued, ControlError> {
+        let CertificateWish { kind, name, days } = plan.wish;
         let gateway = self.gateway.clone();
         let mut transaction = self.begin(context).await?;
         if let Some(old) = plan.renews {
@@ -134,18 +135,18 @@ impl Store {
             return Err(ControlError::KnownKey);
         }
         let serial = Serial::draw(&mut rng()?);
-        let validity = validity(context.now, plan.days)?;
-        let name = || ClientName::new(plan.name).map_err(|_| ControlError::Name(plan.name.to_owned()));
-        let der = match plan.kind {
+        let validity = validity(context.now, days)?;
+        let client = || ClientName::new(name).map_err(|_| ControlError::Name(name.to_owned()));
+        let der = match kind {
             CertificateKind::Client => {
-                refuse_name_of_gateway(&mut transaction, &gateway, plan.name).await?;
-                authority.issue_plain(Role::Client, spki, &name()?, serial, validity)?
+                refuse_name_of_gateway(&mut transaction, &gateway, name).await?;
+                authority.issue_plain(Role::Client, spki, &client()?, serial, validity)?
             }
-            CertificateKind::Node => authority.issue_plain(Role::Node, spki, &name()?, serial, validity)?,
+            CertificateKind::Node => authority.issue_plain(Role::Node, spki, &client()?, serial, validity)?,
             CertificateKind::Gateway => {
-                let name = enroll::GatewayName::new(plan.name).map_err(|_| ControlError::Name(plan.name.to_owned()))?;
+                let gateway = enroll::GatewayName::new(name).map_err(|_| ControlError::Name(name.to_owned()))?;
                 let key = PublicKey::from_spki(spki).map_err(enroll::Refusal::from)?;
-                authority.issue_gateway(&name, &key, serial, validity)?
+                authority.issue_gateway(&gateway, &key, serial, validity)?
             }
             CertificateKind::Signer => {
                 let key = PublicKey::from_spki(spki).map_err(enroll::Refusal::from)?;
@@ -160,8 +161,8 @@ impl Store {
         )
         .bind(serial_number(serial))
         .bind(issuer)
-        .bind(plan.kind.word())
-        .bind(plan.name)
+        .bind(kind.word())
+        .bind(name)
         .bind(plan.profile)
         .bind(plan.renews.map(serial_number))
         .bind(hash.as_slice())
@@ -173,8 +174,8 @@ impl Store {
         .await?;
         let subject = serial.to_string();
         let detail = match plan.renews {
-            Some(old) => format!("{} {}, renews {old}", plan.kind.word(), plan.name),
-            None => format!("{} {}", plan.kind.word(), plan.name),
+            Some(old) => format!("{} {name}, renews {old}", kind.word()),
+            None => format!("{} {name}", kind.word()),
         };
         journal::write(&mut transaction, context, "certificate.issue", &subject, &detail).await?;
         let chain = chain(&mut transaction).await?;

@@ -39,7 +39,7 @@ pub use context::Context;
 pub use enrollment::{Accepted, Approvals, Incoming, Preview, ReplyForm};
 pub use error::{ControlError, Kind};
 pub use files::{Draft, read_secret, write_private, write_public};
-pub use issue::{Issued, Renewal};
+pub use issue::{CertificateWish, Issued, Renewal};
 pub use journal::{JournalEntry, JournalHead};
 pub use profile::{ProfileEntry, ProfileKey};
 pub use revocation::RevocationReport;

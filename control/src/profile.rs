@@ -11,6 +11,7 @@ use wire::Secret;
 use crate::certificate::{CertificateKind, check_key};
 use crate::context::Context;
 use crate::error::ControlError;
+use crate::issue::CertificateWish;
 use crate::journal;
 use crate::row::Row;
 use crate::store::{Store, rng};
@@ -150,8 +151,8 @@ impl Store {
             let authority = authority.ok_or(ControlError::NeedsAuthority)?;
             let signer = PrivateKey::draw(Algorithm::P256, &mut rng()?)?;
             let request = enroll::SigningRequest::compose(&signer)?;
-            let kind = CertificateKind::Signer;
-            let issued = self.issue_pkcs10(context, authority, kind, "profiles", &request, SIGNER_DAYS).await?;
+            let wish = CertificateWish { kind: CertificateKind::Signer, name: "profiles", days: SIGNER_DAYS };
+            let issued = self.issue_pkcs10(context, authority, wish, &request).await?;
             let own = enroll::pem_blocks(&issued.certificate);
             let own = own.first().ok_or(ControlError::Record("certificate"))?;
             for file in &mut files {

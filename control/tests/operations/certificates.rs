@@ -3,22 +3,21 @@
 use std::time::Duration;
 
 use control::{
-    Approvals, CaOrder, CertificateKind, CertificateStanding, ControlError, Renewal, ReplyForm, RootKeeping, Store,
-    TicketWish,
+    Approvals, CaOrder, CertificateKind, CertificateStanding, CertificateWish, ControlError, Renewal, ReplyForm,
+    RootKeeping, Store, TicketWish,
 };
 use enroll::{
     Approval, AuthorityAlgorithm, Opener, ProfileFormat, RevocationCause, Role, SigningRequest, Words, pem_blocks,
 };
 use wire::Secret;
 
-use crate::desk::{Desk, Device, KEY_FILE, NOON, WithKeyFile, at, authority, wish};
+use crate::desk::{Desk, Device, KEY_FILE, NOON, WithKeyFile, at, authority, client, wish};
 
 #[tokio::test]
 async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
     let (_desk, mut store) = Desk::new().await;
     let ca = authority(&mut store).await;
-    let client = CertificateKind::Client;
-    let old = store.issue_with_key(&at(1), &ca, client, "alice", 30).await.unwrap();
+    let old = store.issue_with_key(&at(1), &ca, client("alice")).await.unwrap();
     let key = desk_key(5);
     let request = SigningRequest::compose(&key).unwrap();
     let which = old.serial.to_string();
@@ -42,7 +41,7 @@ async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
 async fn what_is_revoked_or_suspended_is_not_renewed() {
     let (_desk, mut store) = Desk::new().await;
     let ca = authority(&mut store).await;
-    let gone = store.issue_with_key(&at(1), &ca, CertificateKind::Client, "gone", 30).await.unwrap();
+    let gone = store.issue_with_key(&at(1), &ca, client("gone")).await.unwrap();
     store.revoke(&at(1), "gone", RevocationCause::Withdrawn).await.unwrap();
     // A node's certificate is suspended when another valid request comes on its ticket.
     let wish =
@@ -73,8 +72,7 @@ fn desk_key(seed: u64) -> enroll::PrivateKey {
 async fn after_a_rollover_both_cas_sign_their_lists_and_the_new_one_issues() {
     let (_desk, mut store) = Desk::new().await;
     let old = authority(&mut store).await;
-    let client = CertificateKind::Client;
-    let first = store.issue_with_key(&at(1), &old, client, "alice", 30).await.unwrap();
+    let first = store.issue_with_key(&at(1), &old, client("alice")).await.unwrap();
     let key = Secret::from_slice(&KEY_FILE);
     let order = CaOrder {
         algorithm: AuthorityAlgorithm::P384,
@@ -87,7 +85,7 @@ async fn after_a_rollover_both_cas_sign_their_lists_and_the_new_one_issues() {
     let with_root = CaOrder { root: RootKeeping::File("root.sealed".as_ref()), ..order };
     assert!(matches!(store.roll_over(&at(2), &with_root, &mut WithKeyFile).await, Err(ControlError::NoRoot)));
     let new = authority(&mut store).await;
-    let second = store.issue_with_key(&at(3), &new, client, "bob", 30).await.unwrap();
+    let second = store.issue_with_key(&at(3), &new, client("bob")).await.unwrap();
     for (issued, ca) in [(&first, &old), (&second, &new)] {
         let der = pem_blocks(&issued.certificate).remove(0);
         enroll::signed_by(&der, ca.certificate()).unwrap();
@@ -153,7 +151,7 @@ async fn a_ca_that_was_opened_before_a_rollover_issues_no_more() {
     let old = authority(&mut store).await;
     let key = Secret::from_slice(&KEY_FILE);
     store.roll_over(&at(1), &rollover(&key), &mut WithKeyFile).await.unwrap();
-    let refused = store.issue_with_key(&at(2), &old, CertificateKind::Client, "alice", 30).await;
+    let refused = store.issue_with_key(&at(2), &old, client("alice")).await;
     assert!(matches!(refused, Err(ControlError::AuthorityChanged)), "{refused:?}");
     let ticket = store.new_ticket(&at(3), &wish("bob", Approval::Auto)).await.unwrap();
     let incoming = store.read_request(&Device::new(&ticket, 1).request).await.unwrap();
@@ -184,7 +182,7 @@ async fn a_store_with_a_root_keeps_its_key_elsewhere_and_issues_from_the_online_
     let sealed = std::fs::read(&root).unwrap();
     enroll::open_key(&sealed, Opener::KeyFile(&key)).unwrap();
     let ca = authority(&mut store).await;
-    let made = store.issue_with_key(&at(1), &ca, CertificateKind::Client, "alice", 30).await.unwrap();
+    let made = store.issue_with_key(&at(1), &ca, client("alice")).await.unwrap();
     let chain = pem_blocks(&made.chain);
     enroll::signed_by(&chain[0], &chain[1]).unwrap();
 
@@ -198,7 +196,7 @@ async fn a_store_with_a_root_keeps_its_key_elsewhere_and_issues_from_the_online_
     assert_eq!(ranks, [("online", "issuing"), ("online", "retiring"), ("root", "root")]);
     assert_eq!(made.expires, listed[2].expires);
     let new = authority(&mut store).await;
-    let issued = store.issue_with_key(&later, &new, CertificateKind::Client, "bob", 30).await.unwrap();
+    let issued = store.issue_with_key(&later, &new, client("bob")).await.unwrap();
     let [leaf] = &pem_blocks(&issued.certificate)[..] else { panic!("{}", issued.certificate) };
     let [online, bridge, root] = &pem_blocks(&issued.chain)[..] else { panic!("{}", issued.chain) };
     for (signed, signer) in [(leaf, online.as_slice()), (online, root), (bridge, ca.certificate())] {
@@ -225,7 +223,9 @@ async fn cas_whose_key_has_no_number_answer_in_full_and_issue_for_every_kind() {
             enroll::signed_by(own, above).unwrap();
         }
         for kind in [CertificateKind::Client, CertificateKind::Gateway, CertificateKind::Node] {
-            let made = store.issue_with_key(&at(3), &ca, kind, &format!("{}.example", kind.word()), 30).await.unwrap();
+            let name = format!("{}.example", kind.word());
+            let wish = CertificateWish { kind, name: &name, days: 30 };
+            let made = store.issue_with_key(&at(3), &ca, wish).await.unwrap();
             enroll::signed_by(&pem_blocks(&made.certificate)[0], ca.certificate()).unwrap();
         }
     }

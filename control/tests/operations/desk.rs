@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use control::{CaOrder, Context, ControlError, NewTicket, RootKeeping, Store, TicketWish, Unlock};
+use control::{
+    CaOrder, CertificateKind, CertificateWish, Context, ControlError, NewTicket, RootKeeping, Store, TicketWish, Unlock,
+};
 use enroll::{
     Algorithm, AllowedKeys, Approval, Authority, AuthorityAlgorithm, ClusterName, Code, GatewayName, Opener, Pending,
     PrivateKey, Profile, Request, RequestedKey, Role, TicketKeys, UnixTime, Words,
@@ -100,6 +102,11 @@ pub(crate) fn wish(name: &str, approval: Approval) -> TicketWish {
         approval,
         keys: AllowedKeys::ALL,
     }
+}
+
+/// A client's certificate for a month, without a code.
+pub(crate) const fn client(name: &str) -> CertificateWish<'_> {
+    CertificateWish { kind: CertificateKind::Client, name, days: 30 }
 }
 
 /// A device: its key, its request, and what it keeps.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use control::{Approvals, CertificateKind, CertificateStanding, ControlError, Preview, ReplyForm, Store};
+use control::{
+    Approvals, CertificateKind, CertificateStanding, CertificateWish, ControlError, Preview, ReplyForm, Store,
+};
 use enroll::{
     AllowedKeys, Approval, Profile, Reader, Refusal, RejectionReason, Reply, Role, Settings, SigningRequest, pem_blocks,
 };
 
-use crate::desk::{Desk, Device, NOON, at, authority, wish};
+use crate::desk::{Desk, Device, NOON, at, authority, client, wish};
 
 fn open(device: &Device, text: &str) -> Reply {
     let mut reader = Reader::default();
@@ -210,12 +212,12 @@ async fn a_clock_behind_the_journal_stops_everything_with_a_sentence() {
 async fn names_of_gateways_and_of_open_tickets_and_known_keys_are_refused() {
     let (_desk, mut store) = Desk::new().await;
     let ca = authority(&mut store).await;
-    let gateway = CertificateKind::Gateway;
-    let made = store.issue_with_key(&at(1), &ca, gateway, "gw.example.org", 398).await.unwrap();
+    let gateway = CertificateWish { kind: CertificateKind::Gateway, name: "gw.example.org", days: 398 };
+    let made = store.issue_with_key(&at(1), &ca, gateway).await.unwrap();
     for name in ["gw.example.org", "vpn.example.org"] {
         let refused = store.new_ticket(&at(2), &wish(name, Approval::Auto)).await;
         assert!(matches!(refused, Err(ControlError::NameOfGateway(_))), "{name}");
-        let refused = store.issue_with_key(&at(2), &ca, CertificateKind::Client, name, 30).await;
+        let refused = store.issue_with_key(&at(2), &ca, client(name)).await;
         assert!(matches!(refused, Err(ControlError::NameOfGateway(_))), "{name} without a code");
     }
     let ticket = store.new_ticket(&at(2), &wish("alice", Approval::Auto)).await.unwrap();
@@ -228,7 +230,7 @@ async fn names_of_gateways_and_of_open_tickets_and_known_keys_are_refused() {
     let rejected = store.accept(&at(4), &incoming, Approvals::Code, Some(&ca), 398, form).await.unwrap();
     assert_eq!(rejected.reason, Some(RejectionReason::Key));
     let request = SigningRequest::compose(&device.key).unwrap();
-    let refused = store.issue_pkcs10(&at(5), &ca, CertificateKind::Client, "eve", &request, 30).await;
+    let refused = store.issue_pkcs10(&at(5), &ca, client("eve"), &request).await;
     assert!(matches!(refused, Err(ControlError::KnownKey)));
 }
 

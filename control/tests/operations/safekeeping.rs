@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control::{Approvals, CertificateKind, CertificateStanding, ControlError, ReplyForm, Store};
+use control::{Approvals, CertificateStanding, ControlError, ReplyForm, Store};
 use enroll::{Approval, AuthorityAlgorithm, RejectionReason, RevocationCause};
 
-use crate::desk::{Desk, Device, WithKeyFile, at, authority, wish};
+use crate::desk::{Desk, Device, WithKeyFile, at, authority, client, wish};
 
 #[tokio::test]
 async fn a_restored_backup_voids_open_tickets_and_un_revokes_nothing() {
     let (desk, mut store) = Desk::new().await;
     let ca = authority(&mut store).await;
-    let client = CertificateKind::Client;
     for name in ["alice", "bob", "carol"] {
-        store.issue_with_key(&at(1), &ca, client, name, 30).await.unwrap();
+        store.issue_with_key(&at(1), &ca, client(name)).await.unwrap();
     }
     store.revoke(&at(2), "alice", RevocationCause::Withdrawn).await.unwrap();
     let ticket = store.new_ticket(&at(2), &wish("dave", Approval::Auto)).await.unwrap();

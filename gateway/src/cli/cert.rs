@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use control::{
-    AuthorityEntry, CaOrder, CalendarEntry, CertificateEntry, CertificateKind, ControlError, Draft, Issued, Renewal,
-    RootKeeping, Unlock as _, write_private, write_public,
+    AuthorityEntry, CaOrder, CalendarEntry, CertificateEntry, CertificateKind, CertificateWish, ControlError, Draft,
+    Issued, Renewal, RootKeeping, Unlock as _, write_private, write_public,
 };
 use enroll::{BundleCipher, Opener, RevocationCause, pem_block};
 use serde::Serialize;
@@ -306,19 +306,19 @@ impl IssueArgs {
         let request = self.request.as_deref().map(read_der).transpose()?;
         // Before a certificate is issued for it: a key that cannot be written is lost.
         let key_file = self.key_out.as_deref().map(Draft::private).transpose()?;
-        let (name, days) = (self.name.as_str(), self.new.days);
+        let wish = CertificateWish { kind, name: &self.name, days: self.new.days };
         let issued = self.new.store.with(async |control, context| {
             let authority = control.open_authority(&mut self.new.unlock.opening()).await?;
             Ok(match &request {
-                Some(request) => control.issue_pkcs10(context, &authority, kind, name, request, days).await?,
-                None => control.issue_with_key(context, &authority, kind, name, days).await?,
+                Some(request) => control.issue_pkcs10(context, &authority, wish, request).await?,
+                None => control.issue_with_key(context, &authority, wish).await?,
             })
         })?;
         if let (Some(key), Some(file)) = (&issued.key, key_file) {
             let pem = zeroize::Zeroizing::new(pem_block("PRIVATE KEY", key.expose()));
             file.finish(pem.as_bytes())?;
         }
-        self.new.show(name, &issued, self.key_out.as_ref())
+        self.new.show(&self.name, &issued, self.key_out.as_ref())
     }
 }
 
