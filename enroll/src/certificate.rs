@@ -4,6 +4,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
     VerificationAlgorithm,
 };
+use sha2::{Digest, Sha256};
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
@@ -118,11 +119,10 @@ impl FullReply {
     pub fn certificate(&self, own_key: &RequestedKey) -> Result<&[u8], Refusal> {
         let block = self.blocks.first().ok_or(Refusal::Blocks)?;
         let facts = CertificateFacts::decode(block)?;
-        if sha256(&facts.spki) == own_key.spki_hash() { Ok(block) } else { Err(Refusal::OtherKey) }
+        if <[u8; 32]>::from(Sha256::digest(&facts.spki)) == own_key.spki_hash() {
+            Ok(block)
+        } else {
+            Err(Refusal::OtherKey)
+        }
     }
-}
-
-fn sha256(octets: &[u8]) -> [u8; 32] {
-    use sha2::Digest;
-    sha2::Sha256::digest(octets).into()
 }

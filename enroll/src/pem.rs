@@ -1,6 +1,7 @@
 //! PEM blocks (RFC 7468) in and out of text that mail may have re-wrapped and quoted.
 
 use crate::reader::unmangle;
+use crate::reply::FullReply;
 
 /// The decoded contents of all blocks of a text, in order, at most 15; what is malformed, or the mail's own signature
 /// (RFC 9580 §7), is left out.
@@ -10,7 +11,7 @@ pub fn pem_blocks(text: &str) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     let mut rest = text.as_str();
     while let Some((_, begun)) = rest.split_once("-----BEGIN")
-        && blocks.len() < BLOCKS_MAX
+        && blocks.len() < FullReply::BLOCKS_MAX
     {
         rest = begun;
         let Some((label, body)) = begun.split_once("-----").filter(|(label, _)| label.len() < LABEL_MAX) else {
@@ -82,8 +83,6 @@ fn words(label: &str) -> impl Iterator<Item = &str> {
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// Octets of a line of 64 characters.
 const LINE_OCTETS: usize = 48;
-/// The most blocks that a full reply can announce.
-const BLOCKS_MAX: usize = 15;
 /// Longer labels are no labels.
 const LABEL_MAX: usize = 64;
 
