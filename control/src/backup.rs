@@ -129,10 +129,7 @@ impl Store {
         let mut restored = Self::open_with(directory, &unfinished, key.secret().clone()).await?;
 
         let database = directory.join(DATABASE);
-        // Of the store before only what anybody may read is needed.
-        let no_key = Secret::default();
-        let mut before =
-            if database.exists() { Some(Self::open_with(directory, &database, no_key).await?) } else { None };
+        let mut before = if database.exists() { Some(Self::open_before(directory, &database).await?) } else { None };
         let mut merged = Vec::new();
         let mut before_path = None;
         let mut held = None;
@@ -169,6 +166,14 @@ impl Store {
             before.close().await?;
         }
         Ok(Restored { cluster, voided, merged: new, before: before_path, journal })
+    }
+
+    /// Opens the store that is to be replaced, without its key: only what anybody may read of it is needed.
+    async fn open_before(directory: &Path, database: &Path) -> Result<Self, ControlError> {
+        Self::open_with(directory, database, Secret::default()).await.map_err(|error| {
+            let damaged = matches!(error, ControlError::Database(_) | ControlError::Record(_));
+            if damaged { ControlError::DamagedStore(database.to_owned()) } else { error }
+        })
     }
 
     /// Voids what was open, and merges what is known to be revoked.

@@ -47,6 +47,14 @@ pub enum ControlError {
         /// What it says.
         String,
     ),
+    /// The store that a backup is to replace cannot be read.
+    #[error(
+        "the store that is here cannot be read, so its revocations are unknown: move {0} away, and restore with --crl and the lists that were published last"
+    )]
+    DamagedStore(
+        /// Its database.
+        PathBuf,
+    ),
     /// A file cannot be read or written.
     #[error("{path}: {error}: see that it exists and that you may read and write it", path = .path.display())]
     File {
@@ -301,6 +309,7 @@ impl ControlError {
             Self::DiskFull
             | Self::Busy
             | Self::Database(_)
+            | Self::DamagedStore(_)
             | Self::File { .. }
             | Self::Mode(_)
             | Self::Record(_)

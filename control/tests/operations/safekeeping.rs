@@ -103,6 +103,21 @@ async fn a_backup_that_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_damaged_store_is_replaced_only_when_somebody_has_moved_it_away() {
+    let (desk, mut store) = Desk::new().await;
+    let file = desk.directory.join("backup");
+    store.backup(&at(1), &file).await.unwrap();
+    store.close().await.unwrap();
+    let database = desk.directory.join("store.db");
+    std::fs::write(&database, [0x55; 20_000]).unwrap();
+    let refused = Store::restore(&at(2), &file, &desk.directory, &[], &mut WithKeyFile).await;
+    assert!(matches!(refused, Err(ControlError::DamagedStore(_))), "{refused:?}");
+    std::fs::rename(&database, desk.directory.join("damaged")).unwrap();
+    Store::restore(&at(3), &file, &desk.directory, &[], &mut WithKeyFile).await.unwrap();
+    desk.open().await.verify_journal(None).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_store_that_another_program_writes_into_is_not_replaced() {
     let (desk, mut store) = Desk::new().await;
     let file = desk.directory.join("backup");
