@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::{Namespace, Switch};
 use crate::observer::Tap;
@@ -46,13 +47,22 @@ impl Specimens {
     }
 
     /// Sends `count` damaged datagrams from `host` to the `targets` in turn, each to the port of its specimen, no faster than
-    /// [`RATE`], and tells what was sent. Equal seeds give equal datagrams.
+    /// [`RATE`], and tells what was sent. Equal seeds give equal datagrams. What goes to `forged`'s port comes from that address
+    /// and port, whosever it is.
     ///
     /// # Errors
     /// The host cannot send.
-    pub fn attack(&self, host: &Namespace, targets: &[IpAddr], count: usize, seed: u64) -> Result<Tally> {
+    pub fn attack(
+        &self,
+        host: &Namespace,
+        targets: &[IpAddr],
+        forged: Option<SocketAddr>,
+        count: usize,
+        seed: u64,
+    ) -> Result<Tally> {
         ensure!(!self.datagrams.is_empty() && !targets.is_empty(), "there is no specimen or no target");
         let socket = host.within(|| UdpSocket::bind(("0.0.0.0", 0)).context("a socket for the attack"))?;
+        let forger = forged.map(|source| host.within(|| forger(source))).transpose()?;
         let classes = self.classes();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut tally = Tally::default();
@@ -65,7 +75,8 @@ impl Specimens {
             damage(&mut datagram, other, &mut rng, &mut tally);
             *tally.sent.entry(*port).or_default() += 1;
             // A full queue, or an ICMP error for an earlier one, is what an attacker lives with.
-            socket.send_to(&datagram, SocketAddr::new(*target, *port)).ok();
+            let forger = forger.as_ref().filter(|_| forged.is_some_and(|source| source.port() == *port));
+            forger.unwrap_or(&socket).send_to(&datagram, SocketAddr::new(*target, *port)).ok();
             if number % BURST == 0 {
                 let due = start + Duration::from_secs(1) * u32::try_from(number).unwrap_or(u32::MAX) / RATE;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -86,6 +97,14 @@ impl Specimens {
         }
         classes.into_iter().map(|((port, _), specimens)| (port, specimens)).collect()
     }
+}
+
+/// A socket that sends in the name of an address which this host does not have.
+fn forger(source: SocketAddr) -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).context("a socket to forge with")?;
+    socket.set_ip_transparent_v4(true).context("ask to send in another's name")?;
+    socket.bind(&source.into()).with_context(|| format!("send in the name of {source}"))?;
+    Ok(socket.into())
 }
 
 /// What an attack has sent.

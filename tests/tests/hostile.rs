@@ -1,7 +1,7 @@
 //! Damaged datagrams by the million: nothing crashes, nothing grows, no session ends.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lab::cluster::{Cluster, Node, OUTSIDE_ADDRESS};
@@ -15,6 +15,8 @@ const GROWTH_MAX: u64 = 24 * 1024;
 const ROUNDS: u64 = 10;
 const TO_CLUSTER: usize = 60_000;
 const TO_NODES: usize = 40_000;
+/// Where keepalives come from and go to.
+const KEEPALIVES: u16 = 4511;
 
 #[test]
 fn a_million_damaged_ike_esp_and_cluster_datagrams_harm_nothing() {
@@ -53,11 +55,13 @@ fn a_million_damaged_ike_esp_and_cluster_datagrams_harm_nothing() {
 
     let begun = Instant::now();
     let nodes: Vec<IpAddr> = (11..=13).map(|host| [10, 255, 0, host].into()).collect();
+    // Nobody looks at keepalives from elsewhere.
+    let member = SocketAddr::new(nodes[0], KEEPALIVES);
     let mut sent = Tally::default();
     for round in 0..ROUNDS {
         let (ours, theirs) = std::thread::scope(|scope| {
-            let ours = scope.spawn(|| from_peers.attack(&attacker, &[OUTSIDE_ADDRESS.into()], TO_CLUSTER, round));
-            let theirs = scope.spawn(|| between.attack(&insider, &nodes, TO_NODES, round));
+            let ours = scope.spawn(|| from_peers.attack(&attacker, &[OUTSIDE_ADDRESS.into()], None, TO_CLUSTER, round));
+            let theirs = scope.spawn(|| between.attack(&insider, &nodes, Some(member), TO_NODES, round));
             (ours.join().unwrap().unwrap(), theirs.join().unwrap().unwrap())
         });
         sent.add(&ours);
@@ -83,6 +87,11 @@ fn a_million_damaged_ike_esp_and_cluster_datagrams_harm_nothing() {
         assert!(*after < before + GROWTH_MAX, "{} grew from {before} to {after} KiB", node.name());
     }
     assert!(sent.total() >= 1_000_000);
+    let refused = |name: &str| counters(&cluster).get(name).copied().unwrap_or(0);
+    assert!(
+        refused("link_keepalives_forged") + refused("link_keepalives_malformed") > 10_000,
+        "keepalives were not looked at"
+    );
 
     run::wait_for("probes to flow undisturbed", Duration::from_secs(10), || {
         let end = Instant::now().checked_sub(Duration::from_millis(200))?;
