@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::enroll::Enroll;
 use crate::home::Home;
-use crate::output::say;
 use crate::profile::ProfileVerb;
 use crate::request::Request;
-use crate::shell::{Completions, Manual};
+use command::output;
+use command::shell::{Completions, Manual};
 
 /// The VPN client: gets a certificate by text and keeps what is needed to connect. It does not connect yet.
 #[derive(Debug, Parser)]
@@ -53,12 +53,7 @@ impl Place {
     }
 
     pub(crate) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
-        if self.json {
-            say!("{}", serde_json::to_string(value)?);
-        } else {
-            text(value);
-        }
-        Ok(())
+        output::answer(self.json, value, text)
     }
 }
 
@@ -69,8 +64,8 @@ impl Cli {
             Verb::Enroll(enroll) => enroll.run()?,
             Verb::Profile(verb) => verb.run()?,
             Verb::Request(request) => request.run()?,
-            Verb::Completions(completions) => completions.run(),
-            Verb::Manual(manual) => manual.run()?,
+            Verb::Completions(completions) => completions.run::<Self>(),
+            Verb::Manual(manual) => manual.run::<Self>()?,
         }
         Ok(ExitCode::SUCCESS)
     }

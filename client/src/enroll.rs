@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use crate::cli::Place;
 use crate::fault::Fault;
 use crate::home::Home;
-use crate::output::say;
 use crate::terminal::{attended, paper, prompt, read_text};
+use command::say;
 use waiting::Waiting;
 
 /// Get a certificate: type the code, send the request, give the reply.

@@ -11,17 +11,15 @@ mod cli;
 mod enroll;
 mod fault;
 mod home;
-mod output;
 mod photo;
 mod profile;
 mod request;
-mod shell;
 mod terminal;
 
 fn main() -> ExitCode {
-    let done = cli::Cli::parse().run().and_then(|code| output::check().map(|()| code));
+    let done = cli::Cli::parse().run().and_then(|code| command::output::check().map(|()| code));
     done.unwrap_or_else(|error| {
-        output::tell(&format!("ccvpn: {error:#}"));
+        command::output::tell(&format!("ccvpn: {error:#}"));
         fault::exit_code(&error)
     })
 }

@@ -13,7 +13,7 @@ use crate::cli::Place;
 use crate::enroll::{PENDING, pending_tickets};
 use crate::fault::Fault;
 use crate::home::Home;
-use crate::output::say;
+use command::say;
 
 pub(crate) use name::ProfileName;
 

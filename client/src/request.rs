@@ -14,9 +14,9 @@ use crate::cli::Place;
 use crate::enroll::draw_key;
 use crate::fault::Fault;
 use crate::home::Home;
-use crate::output::say;
 use crate::profile::{Kept, Profile, ProfileName, hex, today};
 use crate::terminal::{Verdict, attended, compare, read_text};
+use command::say;
 
 /// Ask for a certificate of plain PKI, without a code; or give the certificate that came.
 #[derive(Debug, clap::Args)]

@@ -5,9 +5,7 @@ mod cert;
 mod enroll;
 mod init;
 mod journal;
-mod output;
 mod profile;
-mod shell;
 mod store;
 mod ticket;
 
@@ -26,12 +24,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use self::output::say;
 use crate::api::{DrainReport, InitiateOrder, LogOrder, Problem, SessionList, SessionName, Status, UndrainReport};
 use crate::config::{Cluster, Node};
 use crate::fault;
 use crate::logs::Level;
 use crate::node;
+use command::{output, say, shell};
 
 mod show;
 
@@ -215,8 +213,8 @@ impl Cli {
             Verb::Backup(verb) => verb.run()?,
             Verb::Restore(verb) => verb.run()?,
             Verb::Profile(verb) => verb.run()?,
-            Verb::Completions(completions) => completions.run(),
-            Verb::Manual(manual) => manual.run()?,
+            Verb::Completions(completions) => completions.run::<Self>(),
+            Verb::Manual(manual) => manual.run::<Self>()?,
             Verb::Log { level, reach } => {
                 let done: LogOrder = reach.ask(Method::PUT, "/v1/log", &LogOrder { level })?;
                 reach.show(&done, |done| say!("the log's level is {}", done.level.word()))?;

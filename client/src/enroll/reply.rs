@@ -11,9 +11,9 @@ use super::waiting::Waiting;
 use crate::cli::Place;
 use crate::fault::Fault;
 use crate::home::Home;
-use crate::output::say;
 use crate::profile::{Kept, Profile, today};
 use crate::terminal::{Verdict, attended, compare};
+use command::say;
 
 #[derive(Serialize)]
 struct Enrolled<'a> {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use control::Store;
 
-use super::output::say;
 use super::store::{StoreArgs, UnlockArgs, context, run};
+use command::say;
 
 /// Write the store into one file. What is secret in it is sealed as the CA's key is.
 #[derive(Debug, clap::Args)]

@@ -12,9 +12,9 @@ use enroll::{BundleCipher, Opener, RevocationCause, pem_block};
 use serde::Serialize;
 
 use super::init::CaAlgorithm;
-use super::output::{self, say};
 use super::store::{StoreArgs, UnlockArgs, passphrase_file, prompt_secret, read_der, refuse_secret};
 use super::ticket::duration;
+use command::{output, say};
 
 /// Look at certificates, issue, renew and revoke them.
 #[derive(Debug, clap::Subcommand)]

@@ -7,9 +7,9 @@ use control::{Accepted, Approvals, ControlError, Incoming, Preview, ReplyForm};
 use enroll::{Paper, RejectionReason, Words, large_words, qr_half_blocks, spelled};
 use serde::Serialize;
 
-use super::output::{self, say};
 use super::store::{StoreArgs, UnlockArgs, at_terminal, prompt, read_text};
 use crate::fault::REFUSED;
+use command::{output, say};
 
 /// Answer the requests that devices print.
 #[derive(Debug, clap::Subcommand)]

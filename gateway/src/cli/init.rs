@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use control::{CaOrder, ControlError, RootKeeping, Store, Unlock as _};
 use enroll::{AuthorityAlgorithm, ClusterName, GatewayName, Opener};
 
-use super::output::say;
 use super::store::{StoreArgs, UnlockArgs, context, run};
+use command::say;
 
 /// Makes a store with a CA, for an administrator's machine without a node.
 #[derive(Debug, clap::Args)]

@@ -3,8 +3,8 @@
 use control::JournalEntry;
 use enroll::UnixTime;
 
-use super::output::say;
 use super::store::StoreArgs;
+use command::say;
 
 /// Read and check the journal of who did what.
 #[derive(Debug, clap::Subcommand)]

@@ -10,8 +10,8 @@ use serde::Serialize;
 use wire::Prefix;
 
 use super::cert::{Protection, private_key};
-use super::output::say;
 use super::store::{StoreArgs, UnlockArgs};
+use command::say;
 
 /// Say what profiles stand for, and write them for a client's own system.
 #[derive(Debug, clap::Subcommand)]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use wire::Secret;
 use zeroize::Zeroizing;
 
-use super::output::{say, tell};
+use command::output::{self, tell};
 
 /// Where the store is, and how to answer.
 #[derive(Debug, clap::Args)]
@@ -61,12 +61,7 @@ impl StoreArgs {
     }
 
     pub(super) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
-        if self.json {
-            say!("{}", serde_json::to_string(value).context("write JSON")?);
-        } else {
-            text(value);
-        }
-        Ok(())
+        output::answer(self.json, value, text)
     }
 }
 

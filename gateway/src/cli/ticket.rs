@@ -6,8 +6,8 @@ use control::{TicketEntry, TicketWish};
 use enroll::{AllowedKeys, Approval, Paper, Role, qr_half_blocks, spelled};
 use serde::Serialize;
 
-use super::output::say;
 use super::store::StoreArgs;
+use command::say;
 
 /// Make, list and withdraw tickets: each lets one device ask for one certificate.
 #[derive(Debug, clap::Subcommand)]

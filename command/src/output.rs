@@ -4,24 +4,25 @@ use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::OnceLock;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
 
 /// Prints a line, as `println!` does, for a reader that may be gone.
+#[macro_export]
 macro_rules! say {
     ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
 }
-pub(crate) use say;
 
 /// Why standard output takes no more.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
 /// Prints a line.
-pub(crate) fn line(text: Arguments<'_>) {
+pub fn line(text: Arguments<'_>) {
     put(format_args!("{text}\n"));
 }
 
 /// Prints a text as it is.
-pub(crate) fn write(text: &str) {
+pub fn write(text: &str) {
     put(format_args!("{text}"));
 }
 
@@ -29,7 +30,7 @@ pub(crate) fn write(text: &str) {
 ///
 /// # Errors
 /// The answer was lost in another way, such as on a full disk.
-pub(crate) fn check() -> anyhow::Result<()> {
+pub fn check() -> anyhow::Result<()> {
     match FAILED.get() {
         Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(anyhow!(
             "what was asked for is done, but standard output does not take the answer ({error}): see that it can be written \
@@ -40,8 +41,21 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 /// Says a line on standard error. Where nobody listens there, nobody can be told.
-pub(crate) fn tell(text: &str) {
+pub fn tell(text: &str) {
     let _unheard = writeln!(io::stderr(), "{text}");
+}
+
+/// Answers in JSON, or with what `text` says.
+///
+/// # Errors
+/// The value is none that JSON knows.
+pub fn answer<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T)) -> anyhow::Result<()> {
+    if json {
+        say!("{}", serde_json::to_string(value).context("write JSON")?);
+    } else {
+        text(value);
+    }
+    Ok(())
 }
 
 /// What follows a failure is for nobody, and the command goes on with its work.
