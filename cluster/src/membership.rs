@@ -87,11 +87,11 @@ impl Base {
         }
     }
 
-    /// Queues a rare datagram for one address.
-    fn reply(&mut self, network: Network, to: SocketAddr, datagram: &Datagram) {
+    /// Queues a rare datagram for where another came from.
+    fn reply(&mut self, back: Destination, datagram: &Datagram) {
         let mut w = Writer::new();
         datagram.encode(&mut w);
-        self.post(Destination { network, to }, w.into_bytes());
+        self.post(back, w.into_bytes());
     }
 
     fn post(&mut self, to: Destination, datagram: Vec<u8>) {
@@ -137,11 +137,10 @@ impl Membership {
             }
         }
         let Ok(datagram) = Datagram::decode(datagram) else { return };
+        let back = Destination { network, to: from };
         let next = match &mut self.state {
-            State::Candidate(candidate) => {
-                candidate.handle_datagram(&mut self.base, now, network, from, sender, datagram)
-            }
-            State::Seated(seat) => seat.handle_datagram(&mut self.base, now, network, from, sender, datagram),
+            State::Candidate(candidate) => candidate.handle_datagram(&mut self.base, now, back, sender, datagram),
+            State::Seated(seat) => seat.handle_datagram(&mut self.base, now, back, sender, datagram),
         };
         self.enter(now, next);
     }

@@ -1,38 +1,17 @@
 //! Somebody without the group key copies datagrams to a node that they were not sent to: that gives it no lease.
 
+mod nodes;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cluster::membership::{Config, Peer};
-use cluster::{Addresses, Identity, LoneSurvivor, Membership, Name, Network, Policy, StartId};
+use cluster::{Membership, Network};
 use wire::Time;
 
+use nodes::{addresses, node};
+
 const STEP: Duration = Duration::from_micros(500);
-
-fn addresses(node: u8) -> Addresses {
-    let mut addresses = Addresses::default();
-    addresses[0] = Some(SocketAddr::from(([10, 0, 0, node], 4600)));
-    addresses
-}
-
-fn node(number: u8) -> Membership {
-    let name = |number: u8| Name::new(&format!("n{number}")).unwrap();
-    // Drawn at random in a node.
-    let start = StartId(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(number) + 1));
-    let identity = Identity { name: name(number), start, addresses: addresses(number), weight: 1 };
-    let peers = (0..3).filter(|peer| *peer != number);
-    let config = Config {
-        identity,
-        peers: peers.map(|peer| Peer { name: name(peer), addresses: addresses(peer) }).collect(),
-        config_version: 1,
-        config_hash: [1; 32],
-        lone_survivor: LoneSurvivor::Wait,
-        policy: Policy::default(),
-        seed: [number; 32],
-    };
-    Membership::new(Time::ZERO, config)
-}
 
 /// Lets the nodes do what is due; returns what each says to whom.
 fn said(nodes: &mut [Membership], now: Time) -> Vec<(usize, usize, Vec<u8>)> {

@@ -1,13 +1,17 @@
 //! What a quiet cluster costs: a keepalive is handled without allocating.
 
+mod nodes;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cluster::membership::{Config, Output, Peer};
-use cluster::{Addresses, Identity, LoneSurvivor, Membership, Name, Network, Policy, StartId};
+use cluster::membership::Output;
+use cluster::{Membership, Network};
 use wire::Time;
+
+use nodes::{NODES, addresses, node};
 
 struct Counting;
 
@@ -30,31 +34,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-const NODES: u8 = 3;
-
-fn addresses(node: u8) -> Addresses {
-    let mut addresses = Addresses::default();
-    addresses[0] = Some(SocketAddr::from(([10, 0, 0, node], 4600)));
-    addresses
-}
-
-fn node(number: u8) -> Membership {
-    let name = |number: u8| Name::new(&format!("n{number}")).unwrap();
-    let identity =
-        Identity { name: name(number), start: StartId(u64::from(number) + 1), addresses: addresses(number), weight: 1 };
-    let peers = (0..NODES).filter(|peer| *peer != number);
-    let config = Config {
-        identity,
-        peers: peers.map(|peer| Peer { name: name(peer), addresses: addresses(peer) }).collect(),
-        config_version: 1,
-        config_hash: [1; 32],
-        lone_survivor: LoneSurvivor::Wait,
-        policy: Policy::default(),
-        seed: [number; 32],
-    };
-    Membership::new(Time::ZERO, config)
-}
 
 /// Lets a network without delay run for `span`; returns how many datagrams were handled.
 fn run(nodes: &mut [Membership], now: &mut Time, span: Duration, buffer: &mut Vec<u8>) -> u64 {

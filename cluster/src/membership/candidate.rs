@@ -1,14 +1,12 @@
 //! A node without a view: it asks to join, and, if nobody answers, founds the cluster with others that ask.
 
-use std::net::SocketAddr;
-
 use rand::Rng;
 use wire::{Slot, Time};
 
 use super::seat::Seat;
-use super::{Base, Event, Next, Output, Probe, Refusal};
+use super::{Base, Destination, Event, Next, Output, Probe, Refusal};
 use crate::datagram::{Datagram, Join, PROTOCOL};
-use crate::identity::{Addresses, Identity, Network, StartId};
+use crate::identity::{Addresses, Identity, StartId};
 use crate::policy::LoneSurvivor;
 use crate::view::{Absentee, Member, Role, View, ViewId};
 
@@ -73,8 +71,7 @@ impl Candidate {
         &mut self,
         base: &mut Base,
         now: Time,
-        network: Network,
-        from: SocketAddr,
+        back: Destination,
         sender: StartId,
         datagram: Datagram,
     ) -> Next {
@@ -98,7 +95,7 @@ impl Candidate {
                     self.cluster_at = Some(now);
                 }
             }
-            Datagram::Offer => self.on_offer(base, now, network, from, sender),
+            Datagram::Offer => self.on_offer(base, now, back, sender),
             Datagram::Grant { offered } => {
                 if let Some(offer) = &mut self.offer
                     && offered == base.config.identity.start
@@ -152,7 +149,7 @@ impl Candidate {
         }
     }
 
-    fn on_offer(&mut self, base: &mut Base, now: Time, network: Network, from: SocketAddr, sender: StartId) {
+    fn on_offer(&mut self, base: &mut Base, now: Time, back: Destination, sender: StartId) {
         let bound = self.granted.is_some_and(|(to, until)| to != sender && now < until);
         let known = self.heard.iter().any(|heard| heard.identity.start == sender);
         if bound || !known || self.cluster_is_there(base, now) {
@@ -170,7 +167,7 @@ impl Candidate {
             self.offer = None;
         }
         self.granted = Some((sender, now + base.config.policy.grant));
-        base.reply(network, from, &Datagram::Grant { offered: sender });
+        base.reply(back, &Datagram::Grant { offered: sender });
     }
 
     pub(super) fn handle_timeout(&mut self, base: &mut Base, now: Time) -> Next {

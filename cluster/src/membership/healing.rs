@@ -7,9 +7,8 @@ use wire::Time;
 
 use super::absence::share_of;
 use super::seat::Seat;
-use super::{Base, Event, LeaveReason, Link, Next, Output, Probe};
+use super::{Base, Destination, Event, LeaveReason, Link, Next, Output, Probe};
 use crate::datagram::Datagram;
-use crate::identity::Network;
 use crate::policy::LoneSurvivor;
 use crate::view::{Absentee, Member, Role, View};
 
@@ -56,13 +55,7 @@ impl Seat {
 
     /// Another master of this cluster is there: the part that holds no lease, has fewer members, or the higher address,
     /// goes. An announcement can be old and its sender dead, so it counts only as the answer to a question of ours.
-    pub(super) fn on_announce(
-        &mut self,
-        base: &mut Base,
-        now: Time,
-        (network, from): (Network, SocketAddr),
-        rival: Rival,
-    ) -> Next {
+    pub(super) fn on_announce(&mut self, base: &mut Base, now: Time, back: Destination, rival: Rival) -> Next {
         let Some(reason) = self.yields_to(base, now, &rival) else { return Next::Stay };
         if rival.answer != 0 {
             return if rival.answer == self.hail { Next::Leave(reason) } else { Next::Stay };
@@ -74,7 +67,7 @@ impl Seat {
         }
         self.hail_at = now + base.config.policy.resend;
         self.hail = base.rng.next_u64().max(1);
-        base.reply(network, from, &Datagram::Hail { nonce: self.hail });
+        base.reply(back, &Datagram::Hail { nonce: self.hail });
         Next::Stay
     }
 

@@ -1,13 +1,11 @@
 //! Who asks to join, what learners need to become full, and what operators order.
 
-use std::net::SocketAddr;
-
 use wire::{Slot, Time};
 
 use super::seat::Seat;
-use super::{Act, Base, Event, Output, Refusal};
+use super::{Act, Base, Destination, Event, Output, Refusal};
 use crate::datagram::{Datagram, Join, PROTOCOL};
-use crate::identity::{Identity, Network, StartId};
+use crate::identity::{Identity, StartId};
 use crate::view::Role;
 
 /// Nodes that wait to be let in.
@@ -28,22 +26,14 @@ enum Verdict {
 }
 
 impl Seat {
-    pub(super) fn on_join(
-        &mut self,
-        base: &mut Base,
-        now: Time,
-        network: Network,
-        from: SocketAddr,
-        sender: StartId,
-        join: Join,
-    ) {
+    pub(super) fn on_join(&mut self, base: &mut Base, now: Time, back: Destination, sender: StartId, join: Join) {
         if base.lease_until <= now || join.identity.start != sender {
             return;
         }
         if !self.is_master() {
             if let Some(master) = self.view.member(self.view.master()) {
                 let addresses = master.identity.addresses;
-                base.reply(network, from, &Datagram::JoinMaster(addresses));
+                base.reply(back, &Datagram::JoinMaster(addresses));
             }
             return;
         }
@@ -60,7 +50,7 @@ impl Seat {
                 Datagram::JoinProgress
             }
         };
-        base.reply(network, from, &answer);
+        base.reply(back, &answer);
     }
 
     fn judge(&self, base: &Base, now: Time, join: &Join) -> Result<Verdict, Refusal> {
@@ -176,7 +166,7 @@ mod tests {
     use wire::Writer;
 
     use super::*;
-    use crate::identity::{Addresses, Name};
+    use crate::identity::{Addresses, Name, Network};
     use crate::membership::{Config, Membership};
     use crate::policy::{LoneSurvivor, Policy};
 

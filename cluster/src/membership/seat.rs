@@ -1,7 +1,6 @@
 //! A node's place in a view, and how it changes from view to view.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wire::{Epoch, Slot, Tenure, Time, WorkSet};
@@ -14,9 +13,9 @@ use super::keepalive::{PeerState, Sent};
 use super::moves::{MoveIn, MoveOut};
 use super::sync::PartialTable;
 use super::vote::Acceptor;
-use super::{Base, Event, How, LeaveReason, MemberStatus, Next, Output, PAUSE};
+use super::{Base, Destination, Event, How, LeaveReason, MemberStatus, Next, Output, PAUSE};
 use crate::datagram::Datagram;
-use crate::identity::{Name, Network, StartId};
+use crate::identity::{Name, StartId};
 use crate::slots::{SetMap, SlotMap, SlotMask};
 use crate::table::{Table, TableVersion};
 use crate::view::{View, ViewId};
@@ -187,8 +186,7 @@ impl Seat {
         &mut self,
         base: &mut Base,
         now: Time,
-        network: Network,
-        from: SocketAddr,
+        back: Destination,
         sender: StartId,
         datagram: Datagram,
     ) -> Next {
@@ -198,7 +196,7 @@ impl Seat {
             // It was voted out, or it is ahead of us; if the former, the view tells it so.
             (Datagram::Keepalive(keepalive), None) => {
                 if keepalive.view.number < self.view.id().number {
-                    base.reply(network, from, &Datagram::View(Box::new((*self.view).clone())));
+                    base.reply(back, &Datagram::View(Box::new((*self.view).clone())));
                 }
             }
             (Datagram::Prepare { base: of, ballot }, Some(slot)) => self.on_prepare(base, slot, of, ballot),
@@ -219,20 +217,19 @@ impl Seat {
             (Datagram::TableDelta { view, from, to, entries }, Some(_)) => {
                 self.on_table_delta(base, now, view, from, to, &entries);
             }
-            (Datagram::Join(join), Some(_) | None) => self.on_join(base, now, network, from, sender, *join),
+            (Datagram::Join(join), Some(_) | None) => self.on_join(base, now, back, sender, *join),
             (Datagram::Announce { view, members, leased, address, answer }, None) => {
-                let origin = (network, from);
                 return self.on_announce(
                     base,
                     now,
-                    origin,
+                    back,
                     Rival { members, number: view.number, leased, address, answer },
                 );
             }
             (Datagram::Hail { nonce }, None) => {
                 if self.is_master() {
                     let announce = self.announcement(base, now, nonce);
-                    base.reply(network, from, &announce);
+                    base.reply(back, &announce);
                 }
             }
             (Datagram::Moves { view, step, sets }, Some(slot)) => self.on_moves(base, now, slot, view, step, &sets),
