@@ -154,9 +154,8 @@ fn each_refused_login_is_told_with_its_remedy_and_touches_no_session() {
         let client = scene.cluster.guest(number, &guest).unwrap();
         assert!(client.charon.connect().is_err(), "{what}: it may not connect");
         println!("{what}:");
-        if before == 0 || what == "certificate of another CA" {
-            scene.logged(&["login refused", words[0], words[1]]);
-        }
+        // One that came before has the same line in some log; its node may be another, or keep quiet about a second one.
+        scene.logged(&["login refused", words[0], words[1]]);
         assert!(client.charon.log().contains(told), "{what}: strongSwan is told {told}: {}", client.charon.log());
         assert!(scene.counted(&counter) > before, "{what}: {counter} counts it");
     }

@@ -1,8 +1,10 @@
 //! What the log says of sessions and of refused logins.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::mem::{self, Discriminant};
 use std::time::Duration;
 
+use auth::x509;
 use ike::{Event, Reason, Refusal};
 use tracing::{debug, info};
 use wire::Time;
@@ -14,8 +16,11 @@ use crate::config::{spell_esp, spell_ike};
 /// number of those in between.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    refused: BTreeMap<Refusal, Quiet>,
+    refused: HashMap<Why, Quiet>,
 }
+
+/// What an operator does something else about: what is wrong with a certificate, not only that something is.
+type Why = (Refusal, Option<Discriminant<x509::Refusal>>);
 
 /// Since when a reason is not told, and how often it has occurred since.
 #[derive(Debug)]
@@ -47,11 +52,12 @@ impl Sessions {
                 info!(session = %hex(session), reason = reason.label(), "session has ended: {}", why_ended(reason));
             }
             Event::Refused { path, refusal, identity, certificate } => {
+                let untold = self.is_to_be_told(now, refusal, certificate.as_ref());
                 let certificate = certificate.map(|refusal| refusal.to_string());
                 let why = certificate.as_deref().unwrap_or_else(|| sentence(refusal));
                 let identity = identity.map(|identity| identity.to_string());
                 debug!(peer = %path.remote, refusal = refusal.label(), identity, "refused: {why}");
-                if let Some(untold) = self.is_to_be_told(now, refusal) {
+                if let Some(untold) = untold {
                     let more =
                         if untold > 0 { format!(" ({untold} more since the last such line)") } else { String::new() };
                     info!(refusal = refusal.label(), "login refused: {why}{more}");
@@ -61,17 +67,18 @@ impl Sessions {
     }
 
     /// Whether a refusal is told now, and how many like it were not.
-    fn is_to_be_told(&mut self, now: Time, refusal: Refusal) -> Option<u64> {
+    fn is_to_be_told(&mut self, now: Time, refusal: Refusal, certificate: Option<&x509::Refusal>) -> Option<u64> {
         if is_ordinary(refusal) {
             return None;
         }
-        let quiet = self.refused.entry(refusal).or_insert(Quiet { until: now, untold: 0 });
+        let why = (refusal, certificate.map(mem::discriminant));
+        let quiet = self.refused.entry(why).or_insert(Quiet { until: now, untold: 0 });
         if quiet.until > now {
             quiet.untold = quiet.untold.saturating_add(1);
             return None;
         }
         quiet.until = now + QUIET_FOR;
-        Some(std::mem::take(&mut quiet.untold))
+        Some(mem::take(&mut quiet.untold))
     }
 }
 
@@ -217,11 +224,23 @@ mod tests {
         let mut sessions = Sessions::default();
         let second = Duration::from_secs(1);
         let told: Vec<_> =
-            (0..25).map(|i| sessions.is_to_be_told(Time::ZERO + second * i, Refusal::AuthFailed)).collect();
+            (0..25).map(|i| sessions.is_to_be_told(Time::ZERO + second * i, Refusal::AuthFailed, None)).collect();
         let lines: Vec<_> = told.iter().enumerate().filter_map(|(i, untold)| Some((i, (*untold)?))).collect();
         assert_eq!(lines, [(0, 0), (10, 9), (20, 9)]);
-        assert_eq!(sessions.is_to_be_told(Time::ZERO, Refusal::UnknownIdentity), Some(0), "another reason is told");
-        assert_eq!(sessions.is_to_be_told(Time::ZERO, Refusal::InvalidKe), None, "that is no fault");
+        let another = sessions.is_to_be_told(Time::ZERO, Refusal::UnknownIdentity, None);
+        assert_eq!(another, Some(0), "another reason is told");
+        assert_eq!(sessions.is_to_be_told(Time::ZERO, Refusal::InvalidKe, None), None, "that is no fault");
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_certificate_hides_nothing_else_that_is_wrong_with_the_next() {
+        let mut sessions = Sessions::default();
+        let mut told =
+            |refusal: x509::Refusal| sessions.is_to_be_told(Time::ZERO, Refusal::Certificate, Some(&refusal));
+        let begins_in = |seconds| x509::Refusal::NotYetValid { until: Duration::from_secs(seconds) };
+        assert_eq!(told(begins_in(1)), Some(0));
+        assert_eq!(told(x509::Refusal::UnknownIssuer), Some(0), "to be mended in another way");
+        assert_eq!(told(begins_in(2)), None, "the same again");
     }
 
     #[test]
