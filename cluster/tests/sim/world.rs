@@ -358,7 +358,7 @@ impl World {
                 self.check.count("datagrams cut");
                 continue;
             }
-            if self.dice.chance(self.air.loss) {
+            if self.dice.chance(faults::loss(self)) {
                 self.check.count("datagrams lost");
                 continue;
             }
