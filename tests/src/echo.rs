@@ -1,6 +1,5 @@
 //! Probes: small UDP packets through the tunnel and back, at an even rate, to measure gaps, losses and doubles.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::namespace::Namespace;
+use crate::pace::{Paced, WAIT};
 
 /// A server that sends each datagram back.
 pub struct EchoServer {
@@ -52,9 +52,8 @@ impl Drop for EchoServer {
 
 /// Sends numbered probes to an [`EchoServer`] until it is dropped, and keeps account of each.
 pub struct Prober {
-    stop: Arc<AtomicBool>,
     record: Arc<Mutex<Record>>,
-    threads: Vec<JoinHandle<()>>,
+    _paced: Paced,
 }
 
 /// What happened to the probes of a time span.
@@ -89,18 +88,17 @@ impl Prober {
             socket.connect(server).with_context(|| format!("send probes to {server}"))?;
             Ok(socket)
         })?;
-        socket.set_read_timeout(Some(WAIT))?;
-        let stop = Arc::new(AtomicBool::new(false));
         let record = Arc::new(Mutex::new(Record::default()));
-        let sender = {
-            let (socket, stop, record) = (socket.try_clone()?, Arc::clone(&stop), Arc::clone(&record));
-            thread::spawn(move || send(&socket, &stop, &record, Duration::from_secs(1) / rate.max(1)))
+        let (sent, heard) = (Arc::clone(&record), Arc::clone(&record));
+        let send = move |socket: &UdpSocket, number: u32| {
+            lock(&sent).note_sent();
+            let mut probe = [0; PROBE_SIZE];
+            probe[..4].copy_from_slice(&number.to_be_bytes());
+            // An error is an earlier probe's; the account shows what was lost.
+            socket.send(&probe).ok();
         };
-        let receiver = {
-            let (stop, record) = (Arc::clone(&stop), Arc::clone(&record));
-            thread::spawn(move || receive(&socket, &stop, &record))
-        };
-        Ok(Self { stop, record, threads: vec![sender, receiver] })
+        let paced = Paced::start(socket, rate, send, move |number| lock(&heard).note_answer(number))?;
+        Ok(Self { record, _paced: paced })
     }
 
     /// The account of the probes sent from `start` to `end`. Answers under way still are counted as lost, so ask a
@@ -111,16 +109,19 @@ impl Prober {
     }
 }
 
-impl Drop for Prober {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().ok();
+impl Record {
+    fn note_sent(&mut self) {
+        self.sent.push(Instant::now());
+        self.answers.push(0);
+    }
+
+    fn note_answer(&mut self, number: u32) {
+        if let Some(count) = usize::try_from(number).ok().and_then(|at| self.answers.get_mut(at)) {
+            *count += 1;
+            self.arrivals.push(Instant::now());
         }
     }
-}
 
-impl Record {
     fn account(&self, start: Instant, end: Instant) -> Account {
         let first = self.sent.partition_point(|at| *at < start);
         let last = self.sent.partition_point(|at| *at <= end);
@@ -143,53 +144,10 @@ impl Record {
     }
 }
 
-fn send(socket: &UdpSocket, stop: &AtomicBool, record: &Mutex<Record>, interval: Duration) {
-    let start = Instant::now();
-    let mut number: u32 = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let due = start + interval * number;
-        let now = Instant::now();
-        if due > now {
-            thread::sleep(due - now);
-        }
-        {
-            let mut record = lock(record);
-            record.sent.push(Instant::now());
-            record.answers.push(0);
-        }
-        let mut probe = [0; PROBE_SIZE];
-        probe[..4].copy_from_slice(&number.to_be_bytes());
-        // An error is an earlier probe's; the account shows what was lost.
-        socket.send(&probe).ok();
-        number += 1;
-    }
-}
-
-fn receive(socket: &UdpSocket, stop: &AtomicBool, record: &Mutex<Record>) {
-    let mut buffer = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
-        match socket.recv(&mut buffer) {
-            Ok(_) => {
-                let now = Instant::now();
-                let number = u32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
-                let mut record = lock(record);
-                if let Some(count) = usize::try_from(number).ok().and_then(|at| record.answers.get_mut(at)) {
-                    *count += 1;
-                    record.arrivals.push(now);
-                }
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            // An ICMP error came back: refused or unreachable. The account shows what was lost.
-            Err(_) => thread::sleep(Duration::from_millis(1)),
-        }
-    }
-}
-
 fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const WAIT: Duration = Duration::from_millis(20);
 const PROBE_SIZE: usize = 64;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod load;
 mod namespace;
 pub mod nat;
 pub mod observer;
+mod pace;
 pub mod pair;
 pub mod pki;
 mod process;

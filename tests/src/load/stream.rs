@@ -1,17 +1,15 @@
 //! Even streams of packets in both directions, each with its own account, so that a gap can be told from its cause.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::packet::{PORT, Probe};
 use crate::namespace::Namespace;
+use crate::pace::Paced;
 
 /// What came out at one end of a stream.
 #[derive(Clone, Debug, Default)]
@@ -105,9 +103,8 @@ impl Stream {
 /// The inside end of a stream: sends to one client and accounts for what comes from it.
 pub struct InsideEnd {
     address: SocketAddrV4,
-    stop: Arc<AtomicBool>,
     streamed: Arc<Mutex<Streamed>>,
-    threads: Vec<JoinHandle<()>>,
+    paced: Paced,
 }
 
 impl InsideEnd {
@@ -119,19 +116,15 @@ impl InsideEnd {
         let socket = namespace.within(|| {
             UdpSocket::bind(address).with_context(|| format!("bind the inside end of a stream to {address}"))
         })?;
-        socket.set_read_timeout(Some(WAIT))?;
-        let stop = Arc::new(AtomicBool::new(false));
         let streamed = Arc::new(Mutex::new(Streamed::default()));
-        let sender = {
-            let (socket, stop) = (socket.try_clone()?, Arc::clone(&stop));
-            let to = SocketAddr::from((client, PORT));
-            thread::spawn(move || send(&socket, to, &stop, rate))
+        let to = SocketAddr::from((client, PORT));
+        let send = move |socket: &UdpSocket, number: u32| {
+            // What cannot be sent now is missing at the other end, and counted there.
+            socket.send_to(&number.to_be_bytes(), to).ok();
         };
-        let receiver = {
-            let (stop, streamed) = (Arc::clone(&stop), Arc::clone(&streamed));
-            thread::spawn(move || receive(&socket, &stop, &streamed))
-        };
-        Ok(Self { address, stop, streamed, threads: vec![sender, receiver] })
+        let taken = Arc::clone(&streamed);
+        let paced = Paced::start(socket, rate, send, move |number| lock(&taken).take(number))?;
+        Ok(Self { address, streamed, paced })
     }
 
     /// Where the client has to send to.
@@ -142,56 +135,15 @@ impl InsideEnd {
 
     /// Ends it and returns what came from the client.
     #[must_use]
-    pub fn finish(mut self) -> Streamed {
-        self.halt();
-        std::mem::take(&mut *self.streamed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn halt(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().ok();
-        }
+    pub fn finish(self) -> Streamed {
+        drop(self.paced);
+        std::mem::take(&mut *lock(&self.streamed))
     }
 }
 
-impl Drop for InsideEnd {
-    fn drop(&mut self) {
-        self.halt();
-    }
+fn lock(streamed: &Mutex<Streamed>) -> MutexGuard<'_, Streamed> {
+    streamed.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-fn send(socket: &UdpSocket, to: SocketAddr, stop: &AtomicBool, rate: u32) {
-    let interval = Duration::from_secs(1) / rate.max(1);
-    let start = Instant::now();
-    let mut number: u32 = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let due = start + interval * number;
-        let now = Instant::now();
-        if due > now {
-            thread::sleep(due - now);
-        }
-        // What cannot be sent now is missing at the other end, and counted there.
-        socket.send_to(&number.to_be_bytes(), to).ok();
-        number += 1;
-    }
-}
-
-fn receive(socket: &UdpSocket, stop: &AtomicBool, streamed: &Mutex<Streamed>) {
-    let mut buffer = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
-        match socket.recv(&mut buffer) {
-            Ok(_) => {
-                let number = u32::from_be_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]);
-                streamed.lock().unwrap_or_else(PoisonError::into_inner).take(number);
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => thread::sleep(Duration::from_millis(1)),
-        }
-    }
-}
-
-const WAIT: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
