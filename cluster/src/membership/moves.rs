@@ -21,6 +21,8 @@ use crate::view::ViewId;
 enum Stage {
     Preparing,
     Queueing,
+    /// The final state is here, and this node holds no lease: others may have gone on without it, and with the set.
+    Handed,
     Taken,
 }
 
@@ -50,6 +52,7 @@ impl Seat {
     /// Carries moves on, and starts new ones if this node is master.
     pub(super) fn drive_moves(&mut self, base: &mut Base, now: Time) {
         self.begin_moves_in(base);
+        self.take_handed(base, now);
         if now >= self.moves_at && !self.moves_in.is_empty() {
             self.moves_at = now + base.config.policy.resend;
             self.report_moves(base, now);
@@ -105,17 +108,27 @@ impl Seat {
 
     pub(super) fn on_taken(&mut self, base: &mut Base, now: Time, set: WorkSet, epoch: Epoch) {
         let Some(moving) = self.moves_in.get_mut(&set) else { return };
-        if moving.epoch != epoch || moving.stage != Stage::Queueing {
+        if moving.epoch == epoch && moving.stage == Stage::Queueing {
+            moving.stage = Stage::Handed;
+            self.report_when_done(base, now, now, Stage::Queueing);
+        }
+    }
+
+    /// Begins to work for what was handed to this node.
+    fn take_handed(&mut self, base: &mut Base, now: Time) {
+        if base.lease_until <= now {
             return;
         }
-        moving.stage = Stage::Taken;
-        self.held[set] = Some(epoch);
-        let tenure = Tenure { epoch, slot: self.own };
-        base.outputs.push_back(Output::Acquire { set, tenure, how: How::Planned });
-        if self.is_master() {
-            self.taken.push((set, self.own, epoch));
+        let is_master = self.is_master();
+        for (set, moving) in self.moves_in.iter_mut().filter(|(_, moving)| moving.stage == Stage::Handed) {
+            moving.stage = Stage::Taken;
+            self.held[*set] = Some(moving.epoch);
+            let tenure = Tenure { epoch: moving.epoch, slot: self.own };
+            base.outputs.push_back(Output::Acquire { set: *set, tenure, how: How::Planned });
+            if is_master {
+                self.taken.push((*set, self.own, moving.epoch));
+            }
         }
-        self.report_when_done(base, now, now, Stage::Queueing);
     }
 
     /// Reports at the time `at` when the last move has left `stage`; till then the next report in turn does, so that many moves
@@ -132,7 +145,7 @@ impl Seat {
         let mut taken = Vec::new();
         for (set, moving) in &self.moves_in {
             match moving.stage {
-                Stage::Preparing => {}
+                Stage::Preparing | Stage::Handed => {}
                 Stage::Queueing if now < moving.tell_at => {}
                 Stage::Queueing => queueing.entry(moving.from).or_default().push((*set, moving.epoch)),
                 Stage::Taken => taken.push((*set, moving.epoch)),

@@ -1,0 +1,98 @@
+//! A planned move that ends at a node without a lease: others may have gone on without it, and with the set.
+
+mod nodes;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cluster::membership::{Act, How, Output};
+use cluster::{Membership, Network, StartId};
+use wire::{Epoch, Time, WorkSet};
+
+use nodes::{NODES, addresses, node};
+
+const STEP: Duration = Duration::from_micros(500);
+
+/// Three nodes and what their drivers were told.
+struct Cluster {
+    nodes: Vec<Membership>,
+    now: Time,
+    /// Hears nobody; the others hear it.
+    deaf: Option<usize>,
+    /// Stopped for the node with that start id; the hand-over is the test's.
+    stopped: Vec<(StartId, WorkSet, Epoch)>,
+    /// Taken by planned moves.
+    taken: Vec<(usize, WorkSet, Epoch)>,
+}
+
+impl Cluster {
+    fn step(&mut self) {
+        self.now += STEP;
+        let (now, mut said, mut buffer) = (self.now, Vec::new(), Vec::new());
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if node.poll_timeout() <= now {
+                node.handle_timeout(now);
+            }
+            while let Some(output) = node.poll_output() {
+                if let Output::Prepare { set, .. } = output {
+                    node.handle_prepared(now, set);
+                } else if let Output::Stop { set, to, tenure } = output {
+                    self.stopped.push((to, set, tenure.epoch));
+                } else if let Output::Acquire { set, tenure, how: How::Planned } = output {
+                    self.taken.push((at, set, tenure.epoch));
+                }
+            }
+            while let Some(to) = node.poll_transmit(&mut buffer) {
+                let SocketAddr::V4(address) = to.to else { continue };
+                said.push((at, usize::from(address.ip().octets()[3]), buffer.clone()));
+            }
+        }
+        for (from, to, datagram) in said {
+            if self.deaf != Some(to) {
+                let sender = self.nodes[from].identity().start;
+                let address = addresses(u8::try_from(from).unwrap())[0].unwrap();
+                self.nodes[to].handle_datagram(now, Network::new(0).unwrap(), address, sender, &datagram);
+            }
+        }
+    }
+
+    fn step_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.now + Duration::from_secs(5);
+        while !done(self) {
+            assert!(self.now < end, "{what}");
+            self.step();
+        }
+    }
+}
+
+#[test]
+fn what_is_handed_to_a_node_without_a_lease_waits_for_one() {
+    let nodes: Vec<Membership> = (0..NODES).map(node).collect();
+    let mut cluster = Cluster { nodes, now: Time::ZERO, deaf: None, stopped: Vec::new(), taken: Vec::new() };
+    let three = |node: &Membership| node.view().is_some_and(|view| view.full().len() == 3);
+    cluster.step_until("all form a cluster", |cluster| {
+        cluster.nodes.iter().all(|node| three(node) && node.lease_until() > cluster.now && node.table().is_some())
+    });
+    let view = cluster.nodes[0].view().unwrap().clone();
+    let drained = view.full().iter().next().unwrap();
+    let now = cluster.now;
+    for node in &mut cluster.nodes {
+        node.handle_act(now, drained, Act::Drain);
+    }
+    cluster.step_until("a set is stopped for another node", |cluster| !cluster.stopped.is_empty());
+
+    let (to, set, epoch) = cluster.stopped[0];
+    let new = cluster.nodes.iter().position(|node| node.identity().start == to).unwrap();
+    cluster.deaf = Some(new);
+    cluster.step_until("its lease ends", |cluster| cluster.nodes[new].lease_until() <= cluster.now);
+    let now = cluster.now;
+    cluster.nodes[new].handle_taken(now, set, epoch);
+    for _ in 0..2 {
+        cluster.step();
+        assert!(!cluster.taken.contains(&(new, set, epoch)), "a node without a lease begins to work for nothing");
+    }
+
+    cluster.deaf = None;
+    cluster.step_until("it takes the set", |cluster| cluster.taken.contains(&(new, set, epoch)));
+    assert!(cluster.nodes[new].lease_until() > cluster.now, "under a lease");
+}
