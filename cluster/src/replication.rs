@@ -91,6 +91,14 @@ pub enum PutError {
     NotOwner(WorkSet),
 }
 
+/// The last word on a set in a planned move. A session that breaks may lose it, and nobody owns the set then.
+#[derive(Debug)]
+struct Handed {
+    to: StartId,
+    tenure: Tenure,
+    state: Vec<u8>,
+}
+
 /// The replication core of one node.
 #[derive(Debug)]
 pub struct Replication {
@@ -103,6 +111,8 @@ pub struct Replication {
     log: Log,
     committed: u64,
     peers: BTreeMap<StartId, Peer>,
+    /// Sets that this node has handed over, until somebody works on them.
+    handed: BTreeMap<WorkSet, Handed>,
     apply_pending: bool,
     /// Something has happened since the last time when there was nothing to pack.
     pack_due: bool,
@@ -123,6 +133,7 @@ impl Replication {
             log: Log::default(),
             committed: 0,
             peers: BTreeMap::new(),
+            handed: BTreeMap::new(),
             apply_pending: false,
             pack_due: false,
             outputs: VecDeque::new(),
@@ -137,6 +148,7 @@ impl Replication {
         self.log = Log::default();
         self.committed = 0;
         self.peers.clear();
+        self.handed.clear();
         self.apply_pending = false;
         self.outputs.clear();
         for (_, set) in self.sets.iter_mut() {
@@ -160,6 +172,7 @@ impl Replication {
         }
         self.view = Some(Arc::clone(view));
         self.own = own;
+        self.handed.retain(|_, handed| view.by_start(handed.to).is_some());
         let mut entered = Vec::new();
         for (start, peer) in &mut self.peers {
             match view.by_start(*start).map(|member| member.role) {
@@ -261,6 +274,7 @@ impl Replication {
         let store = &mut self.sets[set];
         store.epoch = tenure.epoch;
         store.owned = true;
+        self.handed.remove(&set);
         for peer in self.peers.values_mut() {
             peer.forget_want(set);
         }
@@ -271,6 +285,7 @@ impl Replication {
     /// This node owns `set` no more.
     pub fn release(&mut self, set: WorkSet) {
         self.sets[set].owned = false;
+        self.handed.remove(&set);
     }
 
     /// Changes a record of a set that this node owns. The change is committed once every full member holds it.
@@ -291,6 +306,7 @@ impl Replication {
     }
 
     /// Planned move, old owner: sends the application's final `state` behind all records of the set, and owns it no more.
+    /// Should the session with `to` break, both are sent again, until `to` has published the set.
     ///
     /// # Errors
     /// This node does not own the set, or owns it anew under an epoch as high.
@@ -309,7 +325,9 @@ impl Replication {
             return Err(PutError::NotOwner(set));
         }
         store.owned = false;
-        self.append(now, Some(to), &Entry::HandOver { set, tenure, state: state.to_vec() });
+        let state = state.to_vec();
+        self.append(now, Some(to), &Entry::HandOver { set, tenure, state: state.clone() });
+        self.handed.insert(set, Handed { to, tenure, state });
         self.settle(now);
         Ok(())
     }

@@ -298,6 +298,7 @@ impl Replication {
                     store.owned = false;
                     self.outputs.push_back(Output::Deposed { set, epoch });
                 }
+                self.forget_handed(set, epoch);
             }
         }
     }
@@ -332,9 +333,30 @@ impl Replication {
         for set in owned {
             self.publish(now, set);
         }
+        self.hand_over_again(now, from);
         let mark = self.append(now, Some(from), &Entry::Mark);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.published = mark;
+        }
+    }
+
+    /// The records and the last word of what was handed to a peer go to it alone: they are no news to others.
+    fn hand_over_again(&mut self, now: Time, to: StartId) {
+        let mut entries = Vec::new();
+        for (set, handed) in self.handed.iter().filter(|(_, handed)| handed.to == to) {
+            let store = &self.sets[*set];
+            entries.push(Entry::Publish { set: *set, epoch: store.epoch, digest: store.digest() });
+            entries.push(Entry::HandOver { set: *set, tenure: handed.tenure, state: handed.state.clone() });
+        }
+        for entry in entries {
+            self.append(now, Some(to), &entry);
+        }
+    }
+
+    /// Somebody works on the set under this epoch: the last word on an older one is of no use any more.
+    fn forget_handed(&mut self, set: WorkSet, epoch: Epoch) {
+        if self.handed.get(&set).is_some_and(|handed| handed.tenure.epoch <= epoch) {
+            self.handed.remove(&set);
         }
     }
 
@@ -385,6 +407,7 @@ impl Replication {
         }
         store.epoch = epoch;
         let same = store.digest() == digest;
+        self.forget_handed(set, epoch);
         for (start, peer) in &mut self.peers {
             if *start == from && !same {
                 peer.wants.entry(set).or_insert(at.saturating_sub(1));

@@ -16,6 +16,7 @@ pub(crate) enum Heal {
     Air,
     Kill(usize),
     Split(usize, usize),
+    Break(usize, usize),
 }
 
 /// In 100 datagrams.
@@ -38,6 +39,7 @@ pub(crate) fn heal(world: &mut World, heal: Heal) {
                 split(world, a, b);
             }
         }
+        Heal::Break(a, b) => world.break_stream(a, b),
         Heal::Kill(node) => {
             if world.now >= world.calm_until && may_kill(world, node) {
                 world.kill(node);
@@ -139,7 +141,7 @@ pub(crate) fn inject(world: &mut World) {
     let one = world.dice.below(nodes) as usize;
     let other = (one + 1 + world.dice.below(nodes - 1) as usize) % world.nodes.len();
     let length = 200 * MS + world.dice.below(4 * S);
-    let name = match world.dice.below(12) {
+    let name = match world.dice.below(13) {
         0 | 1 => kill_master(world, length),
         2 => kill_member(world, one, length),
         3 => pause(world, one),
@@ -159,6 +161,7 @@ pub(crate) fn inject(world: &mut World) {
             air_heals(world, length, "F11 reordering")
         }
         10 => kill_twice(world, length),
+        11 => break_sessions(world, one, other),
         _ => cut_side(world, one, length),
     };
     let Some(name) = name else { return };
@@ -282,6 +285,17 @@ fn cut_side(world: &mut World, one: usize, length: u64) -> Option<&'static str> 
         }
     }
     Some("F08 one of two cluster networks cut")
+}
+
+/// The session between two nodes breaks, with what is under way on it, and so do the next ones, while both go on to hear
+/// each other.
+fn break_sessions(world: &mut World, one: usize, other: usize) -> Option<&'static str> {
+    world.break_stream(one, other);
+    for _ in 0..world.dice.below(4) {
+        let soon = world.dice.below(20 * MS);
+        world.heal_at(soon, Heal::Break(one, other));
+    }
+    Some("a session broken")
 }
 
 fn cut(world: &mut World, from: usize, to: usize) {

@@ -91,6 +91,15 @@ impl World {
         }
     }
 
+    /// Breaks the session between two nodes, and lets them make a new one.
+    pub(crate) fn break_stream(&mut self, one: usize, other: usize) {
+        let between = |stream: &&Stream| stream.ends.iter().all(|end| end.0 == one || end.0 == other);
+        if let Some(id) = self.streams.iter().find(between).map(|stream| stream.id) {
+            self.close(id);
+            self.links();
+        }
+    }
+
     pub(crate) fn drop_streams(&mut self, node: usize) {
         let of_node = |stream: &&Stream| stream.ends.iter().any(|end| end.0 == node);
         let gone: Vec<u64> = self.streams.iter().filter(of_node).map(|stream| stream.id).collect();
