@@ -306,7 +306,13 @@ impl Driver {
                 coming.pairs.push(pair.initial.spi_in);
             }
         }
-        let (datapath, answers, tenure) = (Arc::clone(&self.datapath), self.answers.clone(), coming.tenure);
+        let tenure = coming.tenure;
+        self.await_held(set, tenure);
+    }
+
+    /// Waits, elsewhere, until the workers have what they were told of a set that moves here.
+    fn await_held(&self, set: WorkSet, tenure: Tenure) {
+        let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
         drop(tokio::task::spawn_blocking(move || {
             let outcome = datapath.await_workers();
             // Only a driver that has ended does not take it.
@@ -322,11 +328,22 @@ impl Driver {
         match (outcome, &self.link) {
             (Ok(()), Some(link)) => link.prepared(set),
             (Ok(()), None) => {}
-            (Err(error), _) => warn!(set = set.index(), %error, "packets cannot be queued; the set stays where it is"),
+            // They have it in their mailboxes: workers that are late, not stuck, take it yet. A stuck node is voted out.
+            (Err(error), _) => {
+                warn!(set = set.index(), %error, "packets cannot be queued yet; the set stays where it is until then");
+                self.await_held(set, tenure);
+            }
         }
     }
 
     fn on_hand_over(&mut self, set: WorkSet, tenure: Tenure, records: link::Records, state: &[u8]) {
+        // It comes twice if the session broke before the old owner heard that this node works; and late, if the move was
+        // given up. Pairs that are at work must not be set back.
+        let awaited = self.coming.get(&set).is_some_and(|coming| coming.tenure == tenure);
+        if !awaited || self.incoming.contains_key(&set) {
+            debug!(set = set.index(), "a hand-over that nobody waits for is left alone");
+            return;
+        }
         let state = match FinalState::from_bytes(state) {
             Ok(state) => SetState::from(state),
             Err(error) => {
