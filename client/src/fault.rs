@@ -1,7 +1,6 @@
 //! What keeps the client from doing what was asked: one sentence, with the next step.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use enroll::{CodeError, LineNumber, Refusal, RejectionReason};
 
@@ -170,8 +169,8 @@ impl Fault {
 
 /// 4: this machine is at fault; 5: what was given is refused; 6: what was named does not exist; 1: anything else. The
 /// command line itself is refused with 2.
-pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(error.downcast_ref::<Fault>().map_or(1, Fault::code))
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<Fault>().map_or(1, Fault::code)
 }
 
 /// `line 3`, `each of the lines 1, 2`.

@@ -5,8 +5,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 mod cli;
 mod enroll;
 mod fault;
@@ -17,9 +15,5 @@ mod request;
 mod terminal;
 
 fn main() -> ExitCode {
-    let done = cli::Cli::parse().run().and_then(|code| command::output::check().map(|()| code));
-    done.unwrap_or_else(|error| {
-        command::output::tell(&format!("ccvpn: {error:#}"));
-        fault::exit_code(&error)
-    })
+    command::program::run(cli::Cli::run, fault::exit_code)
 }

@@ -3,4 +3,5 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod output;
+pub mod program;
 pub mod shell;

@@ -2,6 +2,7 @@
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write as _};
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, anyhow};
@@ -45,6 +46,13 @@ pub fn tell(text: &str) {
     let _unheard = writeln!(io::stderr(), "{text}");
 }
 
+/// Says on standard error in one line why a command ends with `code`: a sentence behind the program's name, or an object.
+#[must_use]
+pub fn fail(program: &str, json: bool, sentence: &str, code: u8) -> ExitCode {
+    tell(&failure(program, json, sentence, code));
+    ExitCode::from(code)
+}
+
 /// Answers in JSON, or with what `text` says.
 ///
 /// # Errors
@@ -58,6 +66,14 @@ pub fn answer<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T)) -> any
     Ok(())
 }
 
+fn failure(program: &str, json: bool, sentence: &str, code: u8) -> String {
+    if json {
+        serde_json::json!({ "error": sentence, "exit_code": code }).to_string()
+    } else {
+        format!("{program}: {sentence}")
+    }
+}
+
 /// What follows a failure is for nobody, and the command goes on with its work.
 fn put(text: Arguments<'_>) {
     if FAILED.get().is_some() {
@@ -67,5 +83,20 @@ fn put(text: Arguments<'_>) {
     if let Err(error) = output.write_fmt(text).and_then(|()| output.flush()) {
         // The first failure is the one that is told.
         let _first = FAILED.set(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_sentence_or_one_line_of_json() {
+        let sentence = "there is no ticket \"A\nB\": look";
+        assert_eq!(failure("ccvpn", false, "no: look", 5), "ccvpn: no: look");
+        let line = failure("ccvpn", true, sentence, 6);
+        assert_eq!(line.lines().count(), 1);
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, serde_json::json!({ "error": sentence, "exit_code": 6 }));
     }
 }

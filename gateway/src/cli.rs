@@ -29,7 +29,7 @@ use crate::config::{Cluster, Node};
 use crate::fault;
 use crate::logs::Level;
 use crate::node;
-use command::{output, say, shell};
+use command::{output, program, say, shell};
 
 mod show;
 
@@ -167,11 +167,7 @@ struct Reach {
 /// Does what the command line asks, and says how that ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = Cli::parse().run().and_then(|code| output::check().map(|()| code));
-    done.unwrap_or_else(|error| {
-        output::tell(&format!("cryptocluster: {}", fault::sentence(&error)));
-        fault::exit_code(&error)
-    })
+    program::run(Cli::run, fault::exit_code)
 }
 
 impl Cli {

@@ -1,7 +1,5 @@
 //! What keeps a node from starting or going on, as one sentence and an exit code.
 
-use std::process::ExitCode;
-
 use control::{ControlError, Kind};
 
 use crate::config::ConfigError;
@@ -90,26 +88,20 @@ pub enum Machine {
     },
 }
 
-/// The whole error in one line.
-#[must_use]
-pub fn sentence(error: &anyhow::Error) -> String {
-    format!("{error:#}")
-}
-
 /// 3: a configuration or a file of the membership is refused; 4: the machine cannot run a node, or the store fails; 5: what was asked for is refused;
 /// 6: what was named does not exist; 1: anything else. The command line itself is refused with 2.
 #[must_use]
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() || error.is::<IdentityError>() {
-        ExitCode::from(3)
+        3
     } else if error.is::<Machine>() || error.is::<DispatchError>() {
-        ExitCode::from(4)
+        4
     } else {
         match error.downcast_ref::<ControlError>().map(ControlError::kind) {
-            Some(Kind::Refused) => ExitCode::from(REFUSED),
-            Some(Kind::Unknown) => ExitCode::from(6),
-            Some(Kind::Store) => ExitCode::from(4),
-            None => ExitCode::FAILURE,
+            Some(Kind::Refused) => REFUSED,
+            Some(Kind::Unknown) => 6,
+            Some(Kind::Store) => 4,
+            None => 1,
         }
     }
 }

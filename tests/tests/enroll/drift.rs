@@ -172,5 +172,8 @@ fn answers_in_json_have_the_names_that_were_written_down() {
     note(&desk.admin, &["journal", "verify"]);
     note(&desk.admin, &["backup", &at("backup")]);
     note(&desk.admin, &["restore", &at("backup")]);
+    let refused = desk.admin.run(&["cert", "show", "nobody", "--json"], "").unwrap();
+    let refused: Value = serde_json::from_str(&refused.err).unwrap();
+    writeln!(text, "cert show nobody, on standard error\n    {}", shape(&refused)).unwrap();
     golden("enroll.json-shapes", &text);
 }

@@ -21,6 +21,15 @@ fn sentence(said: &Said, code: i32) -> String {
     rest.to_owned()
 }
 
+/// The one object on standard error, which has the same sentence; standard output says nothing.
+fn sentence_in_json(said: &Said, code: i32) -> String {
+    assert_eq!((said.code, said.out.as_str(), said.err.lines().count()), (Some(code), "", 1), "{said:?}");
+    let object: serde_json::Value = serde_json::from_str(&said.err).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    let told = text(&object, "error").unwrap();
+    assert_eq!(object, serde_json::json!({ "error": told, "exit_code": code }));
+    told
+}
+
 fn accept(desk: &Desk, text: &str) -> Said {
     desk.admin.run(&["enroll", "accept", "-"], text).unwrap()
 }
@@ -55,6 +64,16 @@ fn a_code_or_passphrase_on_the_command_line_is_refused() {
     refused(desk.device("alice").run(&["enroll", "BHP5N-40BAQ-PAAQS-PP7FT-4Y575"], "").unwrap());
     refused(desk.admin.run(&["enroll", "accept", "-", "--passphrase", "horse"], "").unwrap());
     refused(desk.admin.run(&["cert", "export", "a", "--export-passphrase", "horse"], "").unwrap());
+}
+
+#[test]
+fn what_clap_refuses_it_says_in_its_own_words_with_json_too() {
+    let desk = Desk::new("usage");
+    for party in [&desk.admin, &desk.device("a")] {
+        let said = party.run(&["profile", "list", "--json", "--nonsense"], "").unwrap();
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{said:?}");
+        assert!(said.err.starts_with("error: unexpected argument '--nonsense'"), "{said:?}");
+    }
 }
 
 #[test]
@@ -212,19 +231,22 @@ fn a_renewal_by_another_client_that_plays_the_next_ca_is_refused() {
 fn what_does_not_exist_and_what_others_can_read_is_told() {
     let desk = Desk::new("missing");
     let nowhere = Party::administrator(&desk.scratch.path("nowhere")).unwrap();
-    for (said, code, told) in [
-        (nowhere.run(&["ticket", "list"], "").unwrap(), 6, "init --ca-only"),
-        (desk.admin.run(&["ticket", "show", "ZZZZZ"], "").unwrap(), 6, "ticket list"),
-        (desk.admin.run(&["cert", "revoke", "nobody"], "").unwrap(), 6, "cert list"),
-        (desk.admin.run(&["enroll", "accept", "/no/such"], "").unwrap(), 4, "see that it exists"),
-        (desk.admin.run(&["enroll", "accept", "-"], "hello").unwrap(), 5, "paste the whole request again"),
-        (desk.device("a").run(&["enroll", "--file", "/no/such"], "").unwrap(), 4, "see that it exists"),
-        (desk.device("a").run(&["enroll"], "").unwrap(), 5, "no terminal"),
-        (desk.device("a").run(&["enroll", "--photo", "/etc/passwd"], "").unwrap(), 5, "no PNG or JPEG"),
-        (desk.device("a").run(&["profile", "show", "x"], "").unwrap(), 6, "profile list"),
+    let (admin, device) = (&desk.admin, &desk.device("a"));
+    for (party, arguments, input, code, told) in [
+        (&nowhere, &["ticket", "list"][..], "", 6, "init --ca-only"),
+        (admin, &["ticket", "show", "ZZZZZ"], "", 6, "ticket list"),
+        (admin, &["cert", "revoke", "nobody"], "", 6, "cert list"),
+        (admin, &["enroll", "accept", "/no/such"], "", 4, "see that it exists"),
+        (admin, &["enroll", "accept", "-"], "hello", 5, "paste the whole request again"),
+        (device, &["enroll", "--file", "/no/such"], "", 4, "see that it exists"),
+        (device, &["enroll"], "", 5, "no terminal"),
+        (device, &["enroll", "--photo", "/etc/passwd"], "", 5, "no PNG or JPEG"),
+        (device, &["profile", "show", "x"], "", 6, "profile list"),
     ] {
-        let line = sentence(&said, code);
+        let line = sentence(&party.run(arguments, input).unwrap(), code);
         assert!(line.contains(told), "{told}: {line}");
+        let arguments = [arguments, &["--json"]].concat();
+        assert_eq!(sentence_in_json(&party.run(&arguments, input).unwrap(), code), line);
     }
     let key = desk.scratch.path("store/ca.key");
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();

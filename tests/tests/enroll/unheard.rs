@@ -65,10 +65,12 @@ fn nobody_at_standard_error_changes_no_exit_code() {
 #[test]
 fn an_answer_that_a_full_disk_swallows_is_told() {
     let desk = Desk::new("swallowed");
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    let said = run(desk.admin.command(&["ticket", "new", "alice"]).stdout(full));
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let said = run(desk.admin.command(&["ticket", "new", "alice"]).stdout(full()));
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.starts_with("cryptocluster: what was asked for is done, but") && said.err.lines().count() == 1);
+    let said = run(desk.admin.command(&["ca", "list", "--json"]).stdout(full()));
+    assert!(said.code == Some(1) && said.err.starts_with("{\"error\":\"what was asked for is done, but"), "{said:?}");
     let tickets = desk.admin.json(&["ticket", "list"]).unwrap();
     assert_eq!(text(&tickets[0], "name").unwrap(), "alice");
 }
