@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::net;
 use std::path::{Path as FilePath, PathBuf};
 
 use anyhow::Context;
@@ -11,7 +12,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use rustix::fs::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Type};
 use tokio::net::UnixListener;
 
 use crate::fault::Machine;
@@ -291,10 +294,8 @@ impl Socket {
         if path.exists() {
             std::fs::remove_file(&path).with_context(|| format!("remove the old socket {}", path.display()))?;
         }
-        let listener = UnixListener::bind(&path).with_context(|| format!("bind the API socket {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("protect the API socket {}", path.display()))?;
-        Ok(Self { listener: Some(listener), path })
+        let listener = listen(&path).with_context(|| format!("bind the API socket {}", path.display()))?;
+        Ok(Self { listener: Some(UnixListener::from_std(listener)?), path })
     }
 
     /// Answers until the runtime ends.
@@ -315,6 +316,20 @@ impl Drop for Socket {
         let _gone = std::fs::remove_file(&self.path);
     }
 }
+
+/// Listens at a path that only its owner may connect to, from its first moment on.
+fn listen(path: &FilePath) -> std::io::Result<net::UnixListener> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    // unix(7) leaves it open, Linux keeps it: the file that bind(2) makes has the socket's own mode, less the umask. A mode
+    // that is set afterwards leaves a moment in which anybody who may enter the directory connects, and stays connected.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// The API's socket in the run directory.
 pub const SOCKET: &str = "api.sock";
@@ -361,4 +376,23 @@ fn answer<T: Serialize>(result: anyhow::Result<T>) -> Response {
 
 fn problem(status: StatusCode, error: &str) -> Response {
     (status, Json(Problem { error: error.to_owned() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_socket_is_its_owners_alone_without_a_mode_that_is_set_afterwards() {
+        let directory = std::env::temp_dir().join(format!("cc-api-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join(SOCKET);
+        let listener = listen(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        net::UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 }
