@@ -84,7 +84,8 @@ impl Store {
     }
 
     /// Puts a backup in the place of a store, or where there is none. Open tickets are voided, since they may have been
-    /// used after the backup was made; revocations of the store before, and of published lists, stay.
+    /// used after the backup was made; revocations and suspensions of the store before, and of published lists, stay. What is
+    /// suspended in the backup is so again, even if it was released since: see [`Store::release`].
     ///
     /// # Errors
     /// The backup is none, is of another cluster, or another program writes into the store; then the store before stays

@@ -223,16 +223,22 @@ pub enum ControlError {
     #[error("the CA that issues here has no root above it: leave --root out")]
     NoRoot,
     /// The certificate is revoked.
-    #[error("certificate {0} is revoked already")]
+    #[error("certificate {0} is revoked already, and stays so: a new one needs a new ticket")]
     Revoked(
         /// The serial.
         Serial,
     ),
     /// The certificate is suspended.
     #[error(
-        "certificate {0} is suspended, since its ticket was used twice: see `cryptocluster journal list`, then revoke it and make a new ticket"
+        "certificate {0} is suspended, since its ticket was used twice: see `cryptocluster journal list`, then revoke it and make a new ticket, or release it if its holder is honest (`cryptocluster cert release {0}`)"
     )]
     Suspended(
+        /// The serial.
+        Serial,
+    ),
+    /// The certificate is not suspended.
+    #[error("certificate {0} is not suspended: see with `cryptocluster cert show {0}` how it stands")]
+    NotSuspended(
         /// The serial.
         Serial,
     ),
@@ -339,6 +345,7 @@ impl ControlError {
             | Self::NoRoot
             | Self::Revoked(_)
             | Self::Suspended(_)
+            | Self::NotSuspended(_)
             | Self::Conflict
             | Self::AuthorityChanged
             | Self::KnownKey

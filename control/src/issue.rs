@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::enrollment::WAITS;
 use crate::error::ControlError;
 use crate::journal;
-use crate::revocation::serial_of;
+use crate::revocation::{refuse_revoked, serial_of};
 use crate::row::{Row, seconds, serial_number};
 use crate::store::{Store, rng};
 use crate::ticket::refuse_name_of_gateway;
@@ -194,10 +194,7 @@ impl Store {
 
 /// What is revoked, or suspended until somebody decides, does not come back as a renewed certificate.
 async fn refuse_withdrawn(connection: &mut SqliteConnection, serial: Serial) -> Result<(), ControlError> {
-    let revoked = sqlx::query("SELECT 1 FROM revocation WHERE serial = ?1").bind(serial_number(serial));
-    if revoked.fetch_optional(&mut *connection).await?.is_some() {
-        return Err(ControlError::Revoked(serial));
-    }
+    refuse_revoked(connection, serial).await?;
     let suspended = sqlx::query("SELECT 1 FROM suspension WHERE serial = ?1").bind(serial_number(serial));
     if suspended.fetch_optional(connection).await?.is_some() {
         return Err(ControlError::Suspended(serial));

@@ -42,6 +42,6 @@ pub use files::{Draft, read_secret, write_private, write_public};
 pub use issue::{CertificateWish, Issued, Renewal};
 pub use journal::{JournalEntry, JournalHead};
 pub use profile::{ProfileEntry, ProfileKey};
-pub use revocation::RevocationReport;
+pub use revocation::{ReleaseReport, RevocationReport};
 pub use store::Store;
 pub use ticket::{NewTicket, TicketEntry, TicketWish};

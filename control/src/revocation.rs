@@ -1,4 +1,4 @@
-//! Revocations: by serial, and by key once it was proven. They only ever grow.
+//! Revocations: by serial, and by key once it was proven. They only ever grow; a suspension ends by a revocation or a release.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +25,17 @@ pub struct RevocationReport {
     pub key: bool,
 }
 
+/// What releasing did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReleaseReport {
+    /// The serial, in hexadecimal.
+    pub serial: String,
+    /// Whom it names, if the store knows the certificate.
+    pub name: Option<String>,
+    /// Since when it was suspended, UTC.
+    pub suspended: String,
+}
+
 impl Store {
     /// Revokes a certificate by its serial or name; a serial that the store does not know is revoked as well.
     ///
@@ -36,20 +47,14 @@ impl Store {
         which: &str,
         cause: RevocationCause,
     ) -> Result<RevocationReport, ControlError> {
-        let serial = match serial_of(which) {
-            Some(serial) => serial,
-            None => serial_of(&self.certificate(context, which).await?.serial).ok_or(ControlError::Record("serial"))?,
-        };
+        let serial = self.named(context, which).await?;
         let mut transaction = self.begin(context).await?;
         let known = sqlx::query("SELECT name, key_hash, proven FROM certificate WHERE serial = ?1")
             .bind(serial_number(serial))
             .fetch_optional(&mut *transaction)
             .await?
             .map(Row);
-        let revoked = sqlx::query("SELECT 1 FROM revocation WHERE serial = ?1").bind(serial_number(serial));
-        if revoked.fetch_optional(&mut *transaction).await?.is_some() {
-            return Err(ControlError::Revoked(serial));
-        }
+        refuse_revoked(&mut transaction, serial).await?;
         let key = match &known {
             Some(row) if row.number_if("proven")?.is_some() => Some(row.hash("key_hash")?),
             Some(_) | None => None,
@@ -58,6 +63,48 @@ impl Store {
         transaction.commit().await?;
         let name = known.map(|row| row.text("name")).transpose()?;
         Ok(RevocationReport { serial: serial.to_string(), name, key: key.is_some() })
+    }
+
+    /// Ends a certificate's suspension, once somebody has decided that its holder is honest. The next revocation list leaves
+    /// it out: removeFromCRL is for delta lists (RFC 5280 §5.3.1). Its key is proven no more than before, so it may lapse
+    /// still. Further requests on its ticket do not suspend it again: that the code is out was known to who decided, and
+    /// whoever has it could else end the certificate's use at will.
+    ///
+    /// Only the journal remembers a release, and a restore does not look there: what the backup, the store before or a
+    /// published list has suspended is suspended afterwards, though it was released in between. Which of a suspension and
+    /// a release came last cannot be told from two stores with one past and two futures, and a holder who waits for a
+    /// second release is less harm than a thief who is let in.
+    ///
+    /// # Errors
+    /// There is no such certificate, several have the name, it is revoked, or it is not suspended.
+    pub async fn release(&mut self, context: &Context, which: &str) -> Result<ReleaseReport, ControlError> {
+        let serial = self.named(context, which).await?;
+        let mut transaction = self.begin(context).await?;
+        refuse_revoked(&mut transaction, serial).await?;
+        let known = sqlx::query("SELECT name FROM certificate WHERE serial = ?1").bind(serial_number(serial));
+        let name = known.fetch_optional(&mut *transaction).await?.map(|row| Row(row).text("name")).transpose()?;
+        let suspended = sqlx::query("SELECT at FROM suspension WHERE serial = ?1").bind(serial_number(serial));
+        let Some(row) = suspended.fetch_optional(&mut *transaction).await?.map(Row) else {
+            let unknown = || ControlError::NoCertificate(which.to_owned());
+            return Err(name.map_or_else(unknown, |_| ControlError::NotSuspended(serial)));
+        };
+        let since = row.time("at")?.to_string();
+        sqlx::query("DELETE FROM suspension WHERE serial = ?1")
+            .bind(serial_number(serial))
+            .execute(&mut *transaction)
+            .await?;
+        let (subject, detail) = (serial.to_string(), format!("suspended since {since}"));
+        journal::write(&mut transaction, context, "certificate.release", &subject, &detail).await?;
+        transaction.commit().await?;
+        Ok(ReleaseReport { serial: subject, name, suspended: since })
+    }
+
+    /// The serial of the certificate that is meant; one that is given as such need not be known here.
+    async fn named(&mut self, context: &Context, which: &str) -> Result<Serial, ControlError> {
+        match serial_of(which) {
+            Some(serial) => Ok(serial),
+            None => serial_of(&self.certificate(context, which).await?.serial).ok_or(ControlError::Record("serial")),
+        }
     }
 
     /// Signs the revocation list of every CA that has its key here, the issuing one first, each in DER.
@@ -105,6 +152,15 @@ pub(crate) fn serial_of(text: &str) -> Option<Serial> {
     let digits: String = text.chars().filter(|c| *c != ':').collect();
     let number = u64::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == SERIAL_DIGITS)?;
     Serial::new(number)
+}
+
+/// What is revoked stays so.
+pub(crate) async fn refuse_revoked(connection: &mut SqliteConnection, serial: Serial) -> Result<(), ControlError> {
+    let revoked = sqlx::query("SELECT 1 FROM revocation WHERE serial = ?1").bind(serial_number(serial));
+    match revoked.fetch_optional(connection).await? {
+        Some(_) => Err(ControlError::Revoked(serial)),
+        None => Ok(()),
+    }
 }
 
 /// Writes a revocation down; the first stands.

@@ -68,7 +68,7 @@ enum Verb {
     /// Answer the requests that devices print.
     #[command(subcommand)]
     Enroll(enroll::EnrollVerb),
-    /// Look at certificates, issue, renew and revoke them.
+    /// Look at certificates, issue, renew, revoke and release them.
     #[command(subcommand)]
     Cert(cert::CertVerb),
     /// Look at the cluster's CAs, and roll over to a new one.

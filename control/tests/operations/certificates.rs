@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use control::{
     Approvals, CaOrder, CertificateKind, CertificateStanding, CertificateWish, ControlError, Renewal, ReplyForm,
-    RootKeeping, Store, TicketWish,
+    RootKeeping, Store,
 };
-use enroll::{
-    Approval, AuthorityAlgorithm, Opener, ProfileFormat, RevocationCause, Role, SigningRequest, Words, pem_blocks,
-};
+use enroll::{Approval, AuthorityAlgorithm, Opener, ProfileFormat, RevocationCause, SigningRequest, pem_blocks};
 use wire::Secret;
 
-use crate::desk::{Desk, Device, KEY_FILE, NOON, WithKeyFile, at, authority, client, wish};
+use crate::desk::{Desk, Device, KEY_FILE, WithKeyFile, at, authority, client, suspended, wish};
 
 #[tokio::test]
 async fn renewal_keeps_the_name_and_the_old_certificate_until_it_is_revoked() {
@@ -43,23 +41,64 @@ async fn what_is_revoked_or_suspended_is_not_renewed() {
     let ca = authority(&mut store).await;
     let gone = store.issue_with_key(&at(1), &ca, client("gone")).await.unwrap();
     store.revoke(&at(1), "gone", RevocationCause::Withdrawn).await.unwrap();
-    // A node's certificate is suspended when another valid request comes on its ticket.
-    let wish =
-        TicketWish { role: Role::Node, expires: NOON.after(Duration::from_secs(3000)), ..wish("n1", Approval::Ask) };
-    let ticket = store.new_ticket(&at(2), &wish).await.unwrap();
-    let (node, thief) = (Device::new(&ticket, 1), Device::new(&ticket, 2));
-    let words = Approvals::Words(Words::of_request(Role::Node, &node.pending.hash));
-    let incoming = store.read_request(&node.request).await.unwrap();
-    let form = ReplyForm::Complete;
-    store.accept(&at(3), &incoming, words, Some(&ca), 30, form).await.unwrap();
-    let stolen = store.read_request(&thief.request).await.unwrap();
-    store.accept(&at(4), &stolen, Approvals::Code, None, 30, form).await.unwrap();
-    assert_eq!(store.certificate(&at(5), "n1").await.unwrap().standing, CertificateStanding::Suspended);
+    suspended(&mut store, &ca, "n1").await;
     let request = SigningRequest::compose(&desk_key(5)).unwrap();
     let mut renew = async |which: &str| store.renew(&at(6), &ca, Renewal { which, days: 30 }, &request).await;
     assert!(matches!(renew("n1").await, Err(ControlError::Suspended(_))));
     let revoked = renew(&gone.serial.to_string()).await;
     assert!(matches!(revoked, Err(ControlError::Revoked(_))), "{revoked:?}");
+}
+
+#[tokio::test]
+async fn a_released_certificate_is_on_the_next_list_no_more_and_its_ticket_suspends_it_no_second_time() {
+    let (desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let stolen = suspended(&mut store, &ca, "n1").await;
+    let held = async |store: &mut Store| {
+        let lists = store.revocation_lists(&at(6), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
+        enroll::Revocations::of_list(&lists[0], ca.certificate()).unwrap().suspended().count()
+    };
+    assert_eq!(held(&mut store).await, 1);
+    // As if the program were killed before the last thing that a release writes.
+    let mut raw = desk.raw().await;
+    let kill = "CREATE TRIGGER kill BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'killed'); END;";
+    sqlx::raw_sql(kill).execute(&mut raw).await.unwrap();
+    store.release(&at(6), "n1").await.unwrap_err();
+    sqlx::raw_sql("DROP TRIGGER kill").execute(&mut raw).await.unwrap();
+    assert_eq!(store.certificate(&at(6), "n1").await.unwrap().standing, CertificateStanding::Suspended);
+
+    let report = store.release(&at(7), "n1").await.unwrap();
+    assert_eq!(report.name.as_deref(), Some("n1"));
+    assert_eq!(store.certificate(&at(8), "n1").await.unwrap().standing, CertificateStanding::Unproven);
+    assert_eq!(held(&mut store).await, 0);
+    let entries = store.journal(1).await.unwrap();
+    let noted = entries.iter().filter(|entry| entry.act == "certificate.release").collect::<Vec<_>>();
+    assert!(noted.len() == 1 && noted[0].subject == report.serial, "{noted:?}");
+    let stolen = store.read_request(&stolen).await.unwrap();
+    store.accept(&at(9), &stolen, Approvals::Code, None, 30, ReplyForm::Complete).await.unwrap();
+    assert_eq!(store.confirm(&at(10), "n1").await.unwrap().standing, CertificateStanding::Good);
+}
+
+#[tokio::test]
+async fn what_is_revoked_good_or_unknown_is_not_released() {
+    let (_desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let good = store.issue_with_key(&at(1), &ca, client("good")).await.unwrap();
+    suspended(&mut store, &ca, "n1").await;
+    let revoked = store.revoke(&at(6), "n1", RevocationCause::Compromise).await.unwrap().serial;
+    for which in ["n1", revoked.as_str()] {
+        let refused = store.release(&at(7), which).await;
+        assert!(matches!(refused, Err(ControlError::Revoked(_))), "{which}: {refused:?}");
+    }
+    for which in ["good", &good.serial.to_string()] {
+        let refused = store.release(&at(7), which).await;
+        assert!(matches!(refused, Err(ControlError::NotSuspended(_))), "{which}: {refused:?}");
+    }
+    for which in ["nobody", "0123456789abcdef"] {
+        let refused = store.release(&at(7), which).await;
+        assert!(matches!(refused, Err(ControlError::NoCertificate(_))), "{which}: {refused:?}");
+    }
+    assert!(store.journal(1).await.unwrap().iter().all(|entry| entry.act != "certificate.release"));
 }
 
 fn desk_key(seed: u64) -> enroll::PrivateKey {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use control::{
-    CaOrder, CertificateKind, CertificateWish, Context, ControlError, NewTicket, RootKeeping, Store, TicketWish, Unlock,
+    Approvals, CaOrder, CertificateKind, CertificateStanding, CertificateWish, Context, ControlError, NewTicket,
+    ReplyForm, RootKeeping, Store, TicketWish, Unlock,
 };
 use enroll::{
     Algorithm, AllowedKeys, Approval, Authority, AuthorityAlgorithm, ClusterName, Code, GatewayName, Opener, Pending,
@@ -131,6 +132,21 @@ impl Device {
         let pending = Pending { reply: keys.reply, reject: keys.reject, hash, key: requested };
         Self { key, request: message.to_string(), pending, words }
     }
+}
+
+/// A node's certificate that is suspended, since another valid request came on its ticket; gives that request.
+pub(crate) async fn suspended(store: &mut Store, ca: &Authority, name: &str) -> String {
+    let expires = NOON.after(Duration::from_secs(3000));
+    let wish = TicketWish { role: Role::Node, expires, ..wish(name, Approval::Ask) };
+    let ticket = store.new_ticket(&at(2), &wish).await.unwrap();
+    let (node, thief) = (Device::new(&ticket, 1), Device::new(&ticket, 2));
+    let words = Approvals::Words(Words::of_request(Role::Node, &node.pending.hash));
+    let incoming = store.read_request(&node.request).await.unwrap();
+    store.accept(&at(3), &incoming, words, Some(ca), 30, ReplyForm::Complete).await.unwrap();
+    let stolen = store.read_request(&thief.request).await.unwrap();
+    store.accept(&at(4), &stolen, Approvals::Code, None, 30, ReplyForm::Complete).await.unwrap();
+    assert_eq!(store.certificate(&at(5), name).await.unwrap().standing, CertificateStanding::Suspended);
+    thief.request
 }
 
 /// The CA that issues.

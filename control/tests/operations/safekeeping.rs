@@ -6,7 +6,7 @@ use std::time::Duration;
 use control::{Approvals, CertificateStanding, ControlError, ReplyForm, Store};
 use enroll::{Approval, AuthorityAlgorithm, RejectionReason, RevocationCause};
 
-use crate::desk::{Desk, Device, WithKeyFile, at, authority, client, wish};
+use crate::desk::{Desk, Device, WithKeyFile, at, authority, client, suspended, wish};
 
 #[tokio::test]
 async fn a_restored_backup_voids_open_tickets_and_un_revokes_nothing() {
@@ -58,6 +58,36 @@ async fn a_restored_backup_voids_open_tickets_and_un_revokes_nothing() {
     let refused = Store::restore(&at(11), &no_backup, &desk.directory, &[], &mut WithKeyFile).await;
     assert!(matches!(refused, Err(ControlError::NotABackup(_))));
     desk.open().await;
+}
+
+#[tokio::test]
+async fn what_any_of_backup_store_and_list_has_suspended_is_suspended_after_a_restore_until_it_is_released() {
+    let (desk, mut store) = Desk::new().await;
+    let ca = authority(&mut store).await;
+    let [free, held] = ["free", "held"].map(|name| desk.directory.join(name));
+    store.backup(&at(1), &free).await.unwrap();
+    suspended(&mut store, &ca, "n1").await;
+    let serial = store.certificate(&at(5), "n1").await.unwrap().serial;
+    store.backup(&at(6), &held).await.unwrap();
+    let lists = store.revocation_lists(&at(6), Duration::from_hours(48), &mut WithKeyFile).await.unwrap();
+    store.close().await.unwrap();
+    let list = [desk.directory.join("list.crl")];
+    std::fs::write(&list[0], &lists[0]).unwrap();
+    // Suspended here, not in the backup, which does not even know the certificate.
+    Store::restore(&at(7), &free, &desk.directory, &[], &mut WithKeyFile).await.unwrap();
+    let mut store = desk.open().await;
+    assert_eq!(store.release(&at(8), &serial).await.unwrap().name, None);
+    store.close().await.unwrap();
+    // Released here: suspended in the backup, then on the list alone, then nowhere.
+    for (now, backup, lists, suspended) in
+        [(9, &held, &[][..], true), (11, &free, &list, true), (13, &free, &[], false)]
+    {
+        Store::restore(&at(now), backup, &desk.directory, lists, &mut WithKeyFile).await.unwrap();
+        let mut store = desk.open().await;
+        assert_eq!(store.release(&at(now + 1), &serial).await.is_ok(), suspended, "restored at {now}");
+        store.verify_journal(None).await.unwrap();
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::store::{StoreArgs, UnlockArgs, passphrase_file, prompt_secret, read_d
 use super::ticket::duration;
 use command::{output, say};
 
-/// Look at certificates, issue, renew and revoke them.
+/// Look at certificates, issue, renew, revoke and release them.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum CertVerb {
     /// List all certificates.
@@ -31,6 +31,8 @@ pub(super) enum CertVerb {
     Confirm(Which),
     /// Revoke a certificate.
     Revoke(RevokeArgs),
+    /// End the suspension of a certificate whose ticket was used twice, once you know that its holder is honest.
+    Release(Which),
     /// Sign and write the revocation lists.
     Crl(CrlArgs),
     /// Write a certificate as PEM, DER or PKCS#12.
@@ -252,6 +254,13 @@ impl CertVerb {
                     let of = report.name.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
                     let key = if report.key { ", and its key" } else { "" };
                     say!("Certificate {}{of} is revoked{key}. Publish it: cryptocluster cert crl", report.serial);
+                })
+            }
+            Self::Release(Which { which, store }) => {
+                let report = store.with(async |control, context| Ok(control.release(context, &which).await?))?;
+                store.show(&report, |report| {
+                    let of = report.name.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
+                    say!("Certificate {}{of} is released. Publish it: cryptocluster cert crl", report.serial);
                 })
             }
             Self::Crl(crl) => crl.run(),

@@ -30,7 +30,8 @@ fn kill_randomly(kills: u64, seed: u64) {
         let after = window.mul_f64(rng.random_range(0.0..1.2));
         match round % 10 {
             0..6 => desk.kill_accept(round, after, &mut tally),
-            6..8 => desk.kill_revoke(round, after, &mut tally),
+            6 => desk.kill_revoke(round, after, &mut tally),
+            7 => desk.kill_release(round, after, &mut tally),
             _ => desk.kill_backup(round, after, &mut tally),
         }
         if round % 20 == 19 {
@@ -52,6 +53,8 @@ struct Tally {
     accept_answered: u64,
     revoke_not_done: u64,
     revoke_done: u64,
+    release_not_done: u64,
+    release_done: u64,
     backup_absent: u64,
     backup_whole: u64,
 }
@@ -102,6 +105,25 @@ impl Desk {
             Some("good") => {
                 tally.revoke_not_done += 1;
                 self.admin.good(&["cert", "revoke", &name]).unwrap();
+            }
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+
+    fn kill_release(&self, round: u64, after: Duration, tally: &mut Tally) {
+        let name = format!("node-{round}");
+        self.suspended(&name, 1_000_000 + 2 * round);
+        self.kill(&["cert", "release", &name], after);
+        let shown = self.admin.json(&["cert", "show", &name]).unwrap();
+        let journal = self.admin.json(&["journal", "list"]).unwrap();
+        let of_release =
+            |entry: &&serde_json::Value| entry["act"] == "certificate.release" && entry["subject"] == shown["serial"];
+        let noted = journal.as_array().unwrap().iter().filter(of_release).count();
+        match (shown["standing"].as_str(), noted) {
+            (Some("unproven"), 1) => tally.release_done += 1,
+            (Some("suspended"), 0) => {
+                tally.release_not_done += 1;
+                self.admin.good(&["cert", "release", &name]).unwrap();
             }
             other => panic!("round {round}: {other:?}"),
         }

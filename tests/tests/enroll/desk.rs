@@ -1,6 +1,8 @@
 //! An administrator with a CA, and requests of devices that are only keys.
 
-use enroll::{Algorithm, Code, Pending, PrivateKey, Reader, Reply, Request, RequestedKey, TicketKeys, pem_blocks};
+use enroll::{
+    Algorithm, Code, Pending, PrivateKey, Reader, Reply, Request, RequestedKey, Role, TicketKeys, Words, pem_blocks,
+};
 use lab::enrollment::{Party, Scratch, make_ca, text};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -37,6 +39,16 @@ impl Desk {
     pub(crate) fn request(&self, name: &str, seed: u64) -> Asked {
         let (ticket, code) = self.ticket(name, &[]);
         self.request_with(name, ticket, &code, seed)
+    }
+
+    /// A node's certificate that is suspended: two requests, with two fresh keys, came on its ticket.
+    pub(crate) fn suspended(&self, name: &str, seed: u64) {
+        let (ticket, code) = self.ticket(name, &["--node"]);
+        let node = self.request_with(name, ticket.clone(), &code, seed);
+        let words = Words::of_request(Role::Node, &node.pending.hash).to_string();
+        self.admin.good(&["enroll", "accept", &node.file, "--words", &words]).unwrap();
+        let thief = self.request_with(name, ticket, &code, seed + 1);
+        assert_eq!(self.admin.run(&["enroll", "accept", &thief.file], "").unwrap().code, Some(5));
     }
 
     /// The request of a device with a fresh key for a code.

@@ -163,6 +163,8 @@ fn answers_in_json_have_the_names_that_were_written_down() {
     note(&desk.admin, &["cert", "export", "carol"]);
     note(&desk.admin, &["profile", "export", "carol", "--format", "pem", "--out", &at("profile")]);
     note(&desk.admin, &["cert", "revoke", "carol"]);
+    desk.suspended("n1", 1);
+    note(&desk.admin, &["cert", "release", "n1"]);
     note(&desk.admin, &["cert", "crl"]);
     note(&desk.admin, &["cert", "calendar"]);
     note(&desk.admin, &["ca", "rollover"]);

@@ -1,8 +1,8 @@
 //! Whatever goes wrong is told in one sentence with the next step, and with the exit code that scripts rely on.
 
 use enroll::{
-    Authority, ClientName, ClusterName, CompleteReply, GatewayName, PrivateKey, Profile, Rank, Serial, Terms, UnixTime,
-    Validity, pem_block, pem_blocks,
+    Authority, ClientName, ClusterName, CompleteReply, GatewayName, PrivateKey, Profile, Rank, Serial, SigningRequest,
+    Terms, UnixTime, Validity, pem_block, pem_blocks,
 };
 use lab::enrollment::{Party, Said, text};
 use rand::SeedableRng as _;
@@ -225,6 +225,25 @@ fn a_renewal_by_another_client_that_plays_the_next_ca_is_refused() {
     let file = desk.scratch.put("forged.pem", &(chain + &text(&mallory, "certificate").unwrap())).unwrap();
     let said = alice.run(&["request", "--certificate", &file, "--renew", "--profile", "hq-vpn"], "").unwrap();
     assert!(sentence(&said, 5).contains("comes from another CA"), "{said:?}");
+}
+
+#[test]
+fn a_suspension_is_told_with_both_ways_out_and_only_a_suspension_is_released() {
+    let desk = Desk::new("suspended");
+    desk.suspended("n1", 1);
+    let key = PrivateKey::draw(enroll::Algorithm::P256, &mut StdRng::seed_from_u64(9)).unwrap();
+    let request = pem_block("CERTIFICATE REQUEST", &SigningRequest::compose(&key).unwrap());
+    let request = desk.scratch.put("renewal", &request).unwrap();
+    let said = desk.admin.run(&["cert", "renew", "n1", "--request", &request], "").unwrap();
+    let told = sentence(&said, 5);
+    assert!(told.contains("then revoke it") && told.contains("cryptocluster cert release "), "{told}");
+    let release = |which: &str| desk.admin.run(&["cert", "release", which], "").unwrap();
+    let said = release("n1");
+    assert!(said.code == Some(0) && said.out.contains("of n1 is released. Publish it"), "{said:?}");
+    assert!(sentence(&release("n1"), 5).contains("is not suspended"));
+    desk.admin.good(&["cert", "revoke", "n1"]).unwrap();
+    assert!(sentence(&release("n1"), 5).contains("is revoked already"));
+    assert!(sentence(&release("nobody"), 6).contains("cert list"));
 }
 
 #[test]
