@@ -46,7 +46,7 @@ use wire::{Prefix, Slot, Spi, Tenure, UnknownFields, WorkSet};
 pub use counters::{DropReason, Heartbeat, PairCounters};
 
 use counters::WorkerCounters;
-use mailbox::{Command, Mailbox, Origin};
+use mailbox::{Command, Mailbox, Origin, Stopped};
 use moving::{Processed, last_of};
 use offload::VnetHeader;
 use socket::{PORT_IKE, PORT_NAT_T, UdpSocket, worker_of};
@@ -140,6 +140,13 @@ pub enum Event {
         /// What failed.
         error: String,
     },
+}
+
+/// A work set that the workers were told to stop.
+#[derive(Debug)]
+pub struct Stopping {
+    set: WorkSet,
+    replies: mpsc::Receiver<Stopped>,
 }
 
 /// The exact state of a work set whose owner has stopped it.
@@ -355,19 +362,26 @@ impl Datapath {
     /// # Errors
     /// A worker does not answer.
     pub fn await_workers(&self) -> anyhow::Result<()> {
-        self.ask(Command::Answer)?;
+        self.await_all(&self.order(Command::Answer))?;
         Ok(())
     }
 
-    /// Old owner of a planned move: processes what the node holds of the set, stops it and tells its exact state. Waits
-    /// until the workers have, at most half a second.
+    /// Old owner of a planned move: has the workers process what the node holds of the set, and stop it. What they are told
+    /// behind this they do behind it, whenever somebody waits for the [exact state](Self::stopped).
+    #[must_use]
+    pub fn stop_set(&self, set: WorkSet) -> Stopping {
+        Stopping { set, replies: self.order(|reply| Command::Stop(set, reply)) }
+    }
+
+    /// The exact state of a set that stops. Waits until the workers have stopped it, at most half a second for each.
     ///
     /// # Errors
     /// A worker does not answer; the set is then stopped in the others, and must be taken over without a hand-over.
-    pub fn stop_set(&self, set: WorkSet) -> anyhow::Result<SetState> {
+    pub fn stopped(&self, stopping: &Stopping) -> anyhow::Result<SetState> {
+        let set = stopping.set;
         let mut windows = HashMap::new();
         let mut noted = Vec::new();
-        for stopped in self.ask(|reply| Command::Stop(set, reply))? {
+        for stopped in self.await_all(&stopping.replies)? {
             windows.extend(stopped.windows);
             noted.push(stopped.digests);
         }
@@ -466,14 +480,16 @@ impl Datapath {
         }
     }
 
-    /// Tells all workers and waits for all answers.
-    fn ask<T>(&self, command: impl Fn(mpsc::Sender<T>) -> Command) -> anyhow::Result<Vec<T>> {
+    /// Tells all workers, each of which answers.
+    fn order<T>(&self, command: impl Fn(mpsc::Sender<T>) -> Command) -> mpsc::Receiver<T> {
         let (reply, replies) = mpsc::channel();
         self.tell(|| command(reply.clone()));
-        self.mailboxes
-            .iter()
-            .map(|_| replies.recv_timeout(STOP_MAX).context("a worker thread does not answer"))
-            .collect()
+        replies
+    }
+
+    fn await_all<T>(&self, replies: &mpsc::Receiver<T>) -> anyhow::Result<Vec<T>> {
+        let answer = || replies.recv_timeout(STOP_MAX).context("a worker thread does not answer");
+        self.mailboxes.iter().map(|_| answer()).collect()
     }
 }
 

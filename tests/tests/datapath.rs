@@ -416,7 +416,7 @@ fn planned_moves_under_load_lose_double_and_reorder_nothing() -> Result<()> {
             to.install(there, tenure, Start::TakeOver { edge: 65_537, inbound_edge: 0 });
             to.datapath.await_workers()?;
             thread::sleep(SKEW);
-            let state = from.datapath.stop_set(set)?;
+            let state = from.datapath.stopped(&from.datapath.stop_set(set))?;
             assert_eq!(state.pairs.len(), 1);
             for pair in state.pairs {
                 to.install(there, tenure, Start::HandOver(pair));

@@ -99,6 +99,8 @@ pub(super) struct Peer {
     /// The last entry of what it needs to hold everything.
     published: u64,
     wanted: BTreeSet<WorkSet>,
+    /// Sets whose hand-over to the peer may be lost: it is said again when there is room.
+    to_repeat: BTreeSet<WorkSet>,
     progress_at: Time,
     told_slow: bool,
     received: u64,
@@ -123,6 +125,7 @@ impl Peer {
             held: 0,
             published: u64::MAX,
             wanted: BTreeSet::new(),
+            to_repeat: BTreeSet::new(),
             progress_at: now,
             told_slow: false,
             received: 0,
@@ -206,8 +209,10 @@ impl Peer {
         self.progress_at = now;
     }
 
+    /// Somebody else has the set now, and what waited for its records is of no use any more.
     pub(super) fn forget_want(&mut self, set: WorkSet) {
         self.wants.remove(&set);
+        self.deferred.retain(|(deferred, _, _)| *deferred != set);
     }
 
     /// Something new is about to wait for this peer.
@@ -333,23 +338,30 @@ impl Replication {
         for set in owned {
             self.publish(now, set);
         }
-        self.hand_over_again(now, from);
+        self.publish_handed(now, from);
         let mark = self.append(now, Some(from), &Entry::Mark);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.published = mark;
         }
     }
 
-    /// The records and the last word of what was handed to a peer go to it alone: they are no news to others.
-    fn hand_over_again(&mut self, now: Time, to: StartId) {
+    /// Nobody owns a set between its hand-over and the new owner's publication: whoever misses records of it then finds them
+    /// here.
+    fn publish_handed(&mut self, now: Time, to: StartId) {
         let mut entries = Vec::new();
-        for (set, handed) in self.handed.iter().filter(|(_, handed)| handed.to == to) {
+        let mut to_repeat = BTreeSet::new();
+        for (set, handed) in &self.handed {
             let store = &self.sets[*set];
             entries.push(Entry::Publish { set: *set, epoch: store.epoch, digest: store.digest() });
-            entries.push(Entry::HandOver { set: *set, tenure: handed.tenure, state: handed.state.clone() });
+            if handed.to == to {
+                to_repeat.insert(*set);
+            }
         }
         for entry in entries {
             self.append(now, Some(to), &entry);
+        }
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.to_repeat = to_repeat;
         }
     }
 
@@ -412,7 +424,7 @@ impl Replication {
             if *start == from && !same {
                 peer.wants.entry(set).or_insert(at.saturating_sub(1));
             } else {
-                peer.wants.remove(&set);
+                peer.forget_want(set);
             }
         }
         if !same {
@@ -489,25 +501,32 @@ impl Replication {
         None
     }
 
-    /// Answers requests for whole sets, one at a time for each peer, so that they never fill the log.
+    /// Answers requests for whole sets and says hand-overs again, one at a time for each peer, so that they never fill the log.
     fn serve_wants(&mut self) {
-        if self.peers.values().all(|peer| peer.wanted.is_empty()) {
+        if self.peers.values().all(|peer| peer.wanted.is_empty() && peer.to_repeat.is_empty()) {
             return;
         }
-        let mut served = Vec::new();
+        let (mut contents, mut last_words) = (Vec::new(), Vec::new());
         let last = self.log.last();
         for (start, peer) in &mut self.peers {
-            if peer.connected
-                && peer.is_fed()
-                && peer.sent >= last
-                && peer.flying < self.bounds.window_max / 2
-                && let Some(set) = peer.wanted.pop_first()
-            {
-                served.push((*start, set));
+            let has_room = peer.sent >= last && peer.flying < self.bounds.window_max / 2;
+            if !peer.connected || !peer.is_fed() || !has_room {
+                continue;
+            }
+            if let Some(set) = peer.wanted.pop_first() {
+                contents.push((*start, set));
+            } else if let Some(set) = peer.to_repeat.pop_first() {
+                last_words.push((*start, set));
             }
         }
-        for (start, set) in served {
+        for (start, set) in contents {
             self.append_content(start, set);
+        }
+        for (start, set) in last_words {
+            if let Some(handed) = self.handed.get(&set).filter(|handed| handed.to == start) {
+                let state = handed.state.clone();
+                self.log.append(Some(start), Entry::HandOver { set, tenure: handed.tenure, state }.to_bytes());
+            }
         }
     }
 

@@ -226,9 +226,11 @@ impl Driver {
     fn on_stop(&mut self, set: WorkSet, to: StartId, tenure: Tenure) {
         self.carry_out();
         self.let_set_go(set, Cause::HandedAway);
+        // Ordered here: this node may own the set again before the state is known, and then starts it behind this.
+        let stopping = self.datapath.stop_set(set);
         let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
         drop(tokio::task::spawn_blocking(move || {
-            let state = datapath.stop_set(set);
+            let state = datapath.stopped(&stopping);
             // Only a driver that has ended does not take it.
             let _ended = answers.send(Answer::Stopped(Stopped { set, to, tenure, state }));
         }));
