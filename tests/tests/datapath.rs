@@ -115,7 +115,6 @@ impl Node {
     }
 }
 
-/// Sends a numbered packet to the client's inner address.
 /// When the kernel took in the packet that was read last, since 1970: a thread that is woken late must not turn the order of
 /// two sockets round. `None` if it has not noted that.
 fn arrived(app: &UdpSocket) -> Option<Duration> {
@@ -129,6 +128,7 @@ fn arrived(app: &UdpSocket) -> Option<Duration> {
 /// `linux/sockios.h`.
 const SIOCGSTAMPNS: libc::c_ulong = 0x8907;
 
+/// Sends a numbered packet to the client's inner address.
 fn say(app: &UdpSocket, number: u32) {
     app.send_to(&number.to_be_bytes(), SocketAddr::from((CLIENT_INNER, APP_PORT))).unwrap();
 }
@@ -323,6 +323,30 @@ fn only_the_newest_authenticated_packet_moves_the_peer() -> Result<()> {
     assert_eq!(client.hear(), 4);
     let again = node.events.try_iter().any(|event| matches!(event, Event::PathChanged { .. }));
     assert!(!again, "the same path is told once");
+    Ok(())
+}
+
+/// The new owner may die before the state is known here; then the set is this node's again, and goes on.
+#[test]
+fn a_set_that_is_owned_again_before_its_stop_is_known_goes_on() -> Result<()> {
+    let (_lab, node, mut client) = pair()?;
+    let set = SPI_IN.work_set();
+    node.install(client.local(), tenure(0, 0), Start::New { edge: 65_537 });
+    client.say(&node, 1);
+    assert_eq!(node.hear(), 1);
+
+    let stopping = node.datapath.stop_set(set);
+    node.install(client.local(), tenure(2, 0), Start::TakeOver { edge: 65_537, inbound_edge: 1 });
+    node.datapath.extend_lease(SPI_IN, 131_073);
+    node.datapath.start_set(set, &[]);
+    let _of_no_use_now = node.datapath.stopped(&stopping)?;
+
+    // Between its stop and its start a set drops what comes.
+    node.datapath.await_workers()?;
+    client.say(&node, 2);
+    assert_eq!(node.hear(), 2);
+    node.say(3);
+    assert_eq!(client.hear(), 3);
     Ok(())
 }
 
