@@ -143,9 +143,9 @@ pub enum Event {
 }
 
 /// A work set that the workers were told to stop.
-#[derive(Debug)]
 pub struct Stopping {
-    set: WorkSet,
+    /// Its pairs. This node may own the set again by the time that the workers answer, and then has others.
+    pairs: Vec<(Spi, Registered)>,
     replies: mpsc::Receiver<Stopped>,
 }
 
@@ -175,6 +175,7 @@ struct Pairs {
     unproven: Option<Slot>,
 }
 
+#[derive(Clone)]
 struct Registered {
     outbound: Arc<OutboundSa>,
     pair: Arc<PairShared>,
@@ -370,7 +371,8 @@ impl Datapath {
     /// behind this they do behind it, whenever somebody waits for the [exact state](Self::stopped).
     #[must_use]
     pub fn stop_set(&self, set: WorkSet) -> Stopping {
-        Stopping { set, replies: self.order(|reply| Command::Stop(set, reply)) }
+        let pairs = self.pairs().of(set);
+        Stopping { pairs, replies: self.order(|reply| Command::Stop(set, reply)) }
     }
 
     /// The exact state of a set that stops. Waits until the workers have stopped it, at most half a second for each.
@@ -378,16 +380,14 @@ impl Datapath {
     /// # Errors
     /// A worker does not answer; the set is then stopped in the others, and must be taken over without a hand-over.
     pub fn stopped(&self, stopping: &Stopping) -> anyhow::Result<SetState> {
-        let set = stopping.set;
         let mut windows = HashMap::new();
         let mut noted = Vec::new();
         for stopped in self.await_all(&stopping.replies)? {
             windows.extend(stopped.windows);
             noted.push(stopped.digests);
         }
-        let pairs = self.pairs();
         let mut states = Vec::new();
-        for (spi_in, registered) in pairs.by_spi.iter().filter(|(spi, _)| spi.work_set() == set) {
+        for (spi_in, registered) in &stopping.pairs {
             let window =
                 windows.remove(spi_in).with_context(|| format!("no worker has the replay window of {spi_in}"))?;
             let (next, edge) = registered.outbound.position();
@@ -419,8 +419,7 @@ impl Datapath {
     /// Removes all pairs of a set: another node has it.
     pub fn forget_set(&self, set: WorkSet) {
         let mut pairs = self.pairs();
-        let gone: Vec<Spi> = pairs.by_spi.keys().copied().filter(|spi| spi.work_set() == set).collect();
-        for spi_in in gone {
+        for (spi_in, _) in pairs.of(set) {
             pairs.remove(spi_in);
         }
         drop(pairs);
@@ -494,6 +493,11 @@ impl Datapath {
 }
 
 impl Pairs {
+    fn of(&self, set: WorkSet) -> Vec<(Spi, Registered)> {
+        let pairs = self.by_spi.iter().filter(|(spi_in, _)| spi_in.work_set() == set);
+        pairs.map(|(spi_in, registered)| (*spi_in, registered.clone())).collect()
+    }
+
     fn remove(&mut self, spi_in: Spi) {
         self.by_spi.remove(&spi_in);
         for heir in self.by_spi.values().filter(|registered| registered.replaces == Some(spi_in)) {

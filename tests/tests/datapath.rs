@@ -339,7 +339,9 @@ fn a_set_that_is_owned_again_before_its_stop_is_known_goes_on() -> Result<()> {
     node.install(client.local(), tenure(2, 0), Start::TakeOver { edge: 65_537, inbound_edge: 1 });
     node.datapath.extend_lease(SPI_IN, 131_073);
     node.datapath.start_set(set, &[]);
-    let _of_no_use_now = node.datapath.stopped(&stopping)?;
+    let states = node.datapath.stopped(&stopping)?.pairs;
+    let reached: Vec<_> = states.iter().map(|state| (state.next, state.edge, state.packets_in)).collect();
+    assert_eq!(reached, [(1, 65_537, 1)], "where the set was stopped, not where it goes on");
 
     // Between its stop and its start a set drops what comes.
     node.datapath.await_workers()?;
