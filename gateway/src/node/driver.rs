@@ -33,6 +33,7 @@ mod addresses;
 mod ask;
 mod gather;
 mod moves;
+mod moves_in;
 mod outputs;
 
 pub(super) use ask::Ask;
@@ -40,7 +41,8 @@ pub(super) use gather::Moved;
 
 use addresses::Questions;
 use gather::Gathering;
-use moves::{Coming, Incoming, Stopped};
+use moves::Stopped;
+use moves_in::MovesIn;
 
 /// The state behind everything that a peer sees of this node.
 pub(super) struct Driver {
@@ -70,10 +72,8 @@ pub(super) struct Driver {
     lans: Vec<Lan>,
     /// The filter, for what it counts.
     dispatch: Option<Arc<Dispatch>>,
-    /// Sets that were handed over to this node and are not its own yet.
-    incoming: HashMap<WorkSet, Incoming>,
-    /// Sets that are to move here: what is queued for them.
-    coming: HashMap<WorkSet, Coming>,
+    /// Sets that are to move here.
+    moves_in: MovesIn,
     /// Sets that went, until packets on their way through this node are gone, too.
     outgoing: Vec<(Time, WorkSet)>,
     /// When the pools are next looked through for addresses that nobody uses.
@@ -156,8 +156,7 @@ impl Driver {
             inner,
             lans: Vec::new(),
             dispatch: None,
-            incoming: HashMap::new(),
-            coming: HashMap::new(),
+            moves_in: MovesIn::default(),
             outgoing: Vec::new(),
             reclaim_at: boot_time(),
             gatherings: Vec::new(),
@@ -246,8 +245,8 @@ impl Driver {
     fn poll_timeout(&self) -> Option<Time> {
         let outgoing = self.outgoing.iter().map(|(at, _)| *at).min();
         let gathering = self.gatherings.iter().map(Gathering::give_up_at).min();
-        let asking = self.coming.values().filter_map(Coming::ask_at).min();
-        let own = [outgoing, gathering, asking, Some(self.reclaim_at), self.tidings.poll_timeout()];
+        let own =
+            [outgoing, gathering, self.moves_in.poll_timeout(), Some(self.reclaim_at), self.tidings.poll_timeout()];
         let asked = [self.endpoint.poll_timeout(), self.questions.poll_timeout()];
         asked.into_iter().chain(own).flatten().min()
     }
@@ -279,8 +278,8 @@ impl Driver {
                 if let Some(home) = self.home_of(path, &datagram) {
                     if self.endpoint.owns(home) {
                         self.endpoint.handle_datagram(now, path, home, &datagram);
-                    } else if let Some(coming) = self.coming.get_mut(&home) {
-                        coming.queue(path, datagram);
+                    } else if let Some(moving) = self.moves_in.of(home) {
+                        moving.queue(path, datagram);
                     } else {
                         self.hand_on(home, &Stray::ike(path, datagram));
                     }
@@ -295,7 +294,7 @@ impl Driver {
             }
             datapath::Event::UnknownDestination { packet } => {
                 if let Some(home) = self.home_of_inner(&packet) {
-                    let queued = self.coming.get_mut(&home).is_some_and(|coming| coming.queue_inner(&packet));
+                    let queued = self.moves_in.of(home).is_some_and(|moving| moving.queue_inner(&packet));
                     if !queued {
                         self.hand_on(home, &Stray::inner(packet));
                     }
@@ -349,7 +348,7 @@ impl Driver {
     fn hand_on(&mut self, home: WorkSet, stray: &Stray) {
         match &self.link {
             // The old owner of a set that moves here gets its own copy of each packet.
-            Some(link) if !self.tenures.contains_key(&home) && !self.coming.contains_key(&home) => {
+            Some(link) if !self.tenures.contains_key(&home) && !self.moves_in.contains(home) => {
                 link.hand_on(home, stray.to_bytes().into());
                 self.strays.handed_on += 1;
             }

@@ -7,6 +7,7 @@ use cluster::membership::{How, Probe};
 use ike::Reason;
 use tracing::info;
 
+use super::moves_in::{HandedOver, MoveIn};
 use super::outputs::prefixes;
 use super::*;
 use crate::datapath::SetState;
@@ -14,49 +15,6 @@ use crate::link::{Event, HAND_OVER_MAX, lan};
 use crate::node::tidings::{Cause, tell_note, tell_view};
 use crate::replicated::adopt::{Adopted, FinalState};
 use crate::replicated::words::{Superseded, Word};
-
-/// A set that was handed over, and what its old owner processed in the overlap.
-#[derive(Default)]
-pub(super) struct Incoming {
-    adopted: Adopted,
-    digests: Vec<u64>,
-}
-
-/// A set that is to move here and still has its old owner.
-pub(super) struct Coming {
-    tenure: Tenure,
-    /// The state as it was when the move was announced: it tells whose packets are to be queued.
-    records: link::Records,
-    /// Pairs installed from that state. Those that the final state does not have go again.
-    pairs: Vec<Spi>,
-    ike: Vec<(Path, Vec<u8>)>,
-    /// Plain packets of pairs that have come up since.
-    inner: Vec<Vec<u8>>,
-    /// When the old owner is asked again to watch; none once it does.
-    ask_at: Option<Time>,
-}
-
-impl Coming {
-    pub(super) const fn ask_at(&self) -> Option<Time> {
-        self.ask_at
-    }
-
-    /// Queues an IKE datagram. The peers of a set have few requests open, and repeat what is lost.
-    pub(super) fn queue(&mut self, path: Path, datagram: Vec<u8>) {
-        if self.ike.len() < IKE_QUEUE_MAX {
-            self.ike.push((path, datagram));
-        }
-    }
-
-    /// Queues a plain packet for which the workers know no pair: the final state may bring it. `false` if there is no room.
-    pub(super) fn queue_inner(&mut self, packet: &[u8]) -> bool {
-        let has_room = self.inner.len() < INNER_QUEUE_MAX;
-        if has_room {
-            self.inner.push(packet.to_vec());
-        }
-        has_room
-    }
-}
 
 /// A set that the workers have stopped, on its way to another node.
 pub(super) struct Stopped {
@@ -81,9 +39,7 @@ impl Driver {
             Event::Acquire { set, tenure, how, records } => self.on_acquire(set, tenure, how, records),
             Event::Release(set) => self.on_release(set),
             Event::Prepare { set, tenure, records, .. } => {
-                let (pairs, ike, inner) = (Vec::new(), Vec::new(), Vec::new());
-                let ask_at = Some(boot_time() + ASK_EVERY);
-                self.coming.insert(set, Coming { tenure, records, pairs, ike, inner, ask_at });
+                self.moves_in.announce(boot_time(), set, tenure, records);
                 // The old owner must note what it processes before this node begins to queue.
                 if let Some(link) = &self.link {
                     link.ask(set, Word::watch(set).to_bytes());
@@ -92,8 +48,7 @@ impl Driver {
             Event::Stop { set, to, tenure } => self.on_stop(set, to, tenure),
             Event::HandOver { set, tenure, records, state } => self.on_hand_over(set, tenure, records, &state),
             Event::Abandon(set) => {
-                self.coming.remove(&set);
-                self.incoming.remove(&set);
+                self.moves_in.end(set);
                 self.datapath.forget_set(set);
             }
             Event::Committed(_, commit) => self.on_committed(commit),
@@ -124,9 +79,10 @@ impl Driver {
     fn on_acquire(&mut self, set: WorkSet, tenure: Tenure, how: How, records: link::Records) {
         let now = boot_time();
         self.outgoing.retain(|(_, gone)| *gone != set);
-        let Incoming { adopted, digests } = match how {
-            How::Planned => self.incoming.remove(&set).unwrap_or_default(),
-            How::Founded | How::Unplanned => Incoming { adopted: Adopted::read(records, None), digests: Vec::new() },
+        let mut moving = self.moves_in.end(set);
+        let HandedOver { adopted, digests } = match how {
+            How::Planned => moving.as_mut().and_then(|moving| moving.handed_over.take()).unwrap_or_default(),
+            How::Founded | How::Unplanned => HandedOver { adopted: Adopted::read(records, None), digests: Vec::new() },
         };
         for (id, error) in &adopted.unreadable {
             error!(set = set.index(), kind = id.kind.0, key = %format!("{:x}", id.key), %error, "a record cannot be read");
@@ -166,10 +122,9 @@ impl Driver {
             warn!(%spi_in, "the record of a pair of ESP SAs is lost; its peer is told that it is gone");
             self.endpoint.handle_missing_child(now, spi_in);
         }
-        let coming = self.coming.remove(&set);
-        self.remove_provisional(coming.as_ref());
+        self.remove_provisional(moving.as_ref());
         self.datapath.start_set(set, &digests);
-        let (ike, inner) = coming.map(|coming| (coming.ike, coming.inner)).unwrap_or_default();
+        let (ike, inner) = moving.map(|moving| (moving.ike, moving.inner)).unwrap_or_default();
         for (path, datagram) in ike {
             self.endpoint.handle_datagram(boot_time(), path, set, &datagram);
             self.carry_out();
@@ -182,8 +137,8 @@ impl Driver {
     }
 
     /// Removes the pairs that were installed to tell a set's packets, and are none of it any more.
-    fn remove_provisional(&self, coming: Option<&Coming>) {
-        let pairs = coming.into_iter().flat_map(|coming| &coming.pairs);
+    fn remove_provisional(&self, moving: Option<&MoveIn>) {
+        let pairs = moving.into_iter().flat_map(|moving| &moving.pairs);
         for spi_in in pairs.filter(|spi_in| !self.children.contains_key(spi_in)) {
             self.datapath.remove(*spi_in);
         }
@@ -205,8 +160,7 @@ impl Driver {
 
     fn on_release(&mut self, set: WorkSet) {
         self.let_set_go(set, Cause::Lost);
-        self.coming.remove(&set);
-        self.incoming.remove(&set);
+        self.moves_in.end(set);
         self.datapath.forget_set(set);
     }
 
@@ -258,18 +212,17 @@ impl Driver {
         for (at, set) in due {
             if at > now {
                 self.outgoing.push((at, set));
-            } else if !self.tenures.contains_key(&set) && !self.incoming.contains_key(&set) {
+            } else if !self.tenures.contains_key(&set) && !self.moves_in.is_handed_over(set) {
                 self.datapath.forget_set(set);
             }
         }
     }
 
-    /// Asks old owners again that have not said that they watch: words are lost with the session that they were on.
+    /// Asks old owners again that have not said that they watch.
     pub(super) fn ask_again(&mut self, now: Time) {
         let Some(link) = &self.link else { return };
-        for (set, coming) in self.coming.iter_mut().filter(|(_, coming)| coming.ask_at.is_some_and(|at| at <= now)) {
-            coming.ask_at = Some(now + ASK_EVERY);
-            link.ask(*set, Word::watch(*set).to_bytes());
+        for set in self.moves_in.poll_asks(now) {
+            link.ask(set, Word::watch(set).to_bytes());
         }
     }
 
@@ -294,21 +247,19 @@ impl Driver {
     /// The old owner watches: now this node may queue. The workers must know whose packets those are before the filter
     /// lets them in.
     fn on_watching(&mut self, set: WorkSet) {
-        // A second answer must not begin a second queue.
-        let Some(coming) = self.coming.get_mut(&set).filter(|coming| coming.ask_at.is_some()) else { return };
-        coming.ask_at = None;
+        let Some(moving) = self.moves_in.handle_watching(set) else { return };
         if let Some(at) = self.outgoing.iter().position(|(_, gone)| *gone == set) {
             self.outgoing.swap_remove(at);
             self.datapath.forget_set(set);
         }
         self.datapath.hold_set(set);
-        for (initial, start) in Adopted::read(mem::take(&mut coming.records), None).pairs {
-            let pair = SaPair { initial, tenure: coming.tenure, start };
+        for (initial, start) in Adopted::read(mem::take(&mut moving.records), None).pairs {
+            let pair = SaPair { initial, tenure: moving.tenure, start };
             if self.datapath.install(&pair).is_ok() {
-                coming.pairs.push(pair.initial.spi_in);
+                moving.pairs.push(pair.initial.spi_in);
             }
         }
-        let tenure = coming.tenure;
+        let tenure = moving.tenure;
         self.await_held(set, tenure);
     }
 
@@ -324,7 +275,7 @@ impl Driver {
 
     pub(super) fn on_held(&mut self, set: WorkSet, tenure: Tenure, outcome: anyhow::Result<()>) {
         // Another move, or none: what was held was started or forgotten when this one ended.
-        if self.coming.get(&set).is_none_or(|coming| coming.tenure != tenure) {
+        if self.moves_in.of(set).is_none_or(|moving| moving.tenure != tenure) {
             return;
         }
         match (outcome, &self.link) {
@@ -339,13 +290,10 @@ impl Driver {
     }
 
     fn on_hand_over(&mut self, set: WorkSet, tenure: Tenure, records: link::Records, state: &[u8]) {
-        // It comes twice if the session broke before the old owner heard that this node works; and late, if the move was
-        // given up. Pairs that are at work must not be set back.
-        let awaited = self.coming.get(&set).is_some_and(|coming| coming.tenure == tenure);
-        if !awaited || self.incoming.contains_key(&set) {
+        let Some(moving) = self.moves_in.awaiting(set, tenure) else {
             debug!(set = set.index(), "a hand-over that nobody waits for is left alone");
             return;
-        }
+        };
         let state = match FinalState::from_bytes(state) {
             Ok(state) => SetState::from(state),
             Err(error) => {
@@ -361,7 +309,7 @@ impl Driver {
                 error!(spi_in = %initial.spi_in, %error, "a pair of ESP SAs cannot be taken");
             }
         }
-        self.incoming.insert(set, Incoming { adopted, digests });
+        moving.handed_over = Some(HandedOver { adopted, digests });
         if let Some(link) = &self.link {
             link.taken(set, tenure.epoch);
         }
@@ -420,11 +368,5 @@ impl Driver {
     }
 }
 
-/// An old owner that does not watch yet is asked this often.
-const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Packets of a set that went may still be on their way through this node's kernel for so long.
 const FORGET_AFTER: Duration = Duration::from_millis(500);
-/// IKE datagrams that wait for a set that moves here.
-const IKE_QUEUE_MAX: usize = 256;
-/// Plain packets of new pairs that wait for a set that moves here.
-const INNER_QUEUE_MAX: usize = 256;
