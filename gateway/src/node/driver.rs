@@ -108,7 +108,7 @@ enum Answer {
     Signed(RequestId, Result<Vec<u8>, SignError>),
     Stopped(Stopped),
     Unclaimed(String, Given),
-    Held(WorkSet, Tenure, anyhow::Result<()>),
+    Waited(WorkSet, anyhow::Result<()>),
 }
 
 /// What the driver listens to.
@@ -255,6 +255,7 @@ impl Driver {
         self.endpoint.handle_timeout(now);
         self.repeat_questions(now);
         self.ask_again(now);
+        self.await_workers(now);
         self.forget_outgoing(now);
         self.reclaim(now);
         self.finish_gatherings(now);
@@ -267,7 +268,7 @@ impl Driver {
             Answer::Signed(request, signature) => self.endpoint.handle_signature(boot_time(), request, signature),
             Answer::Stopped(stopped) => self.on_stopped(stopped),
             Answer::Unclaimed(pool, given) => self.on_unclaimed(&pool, given),
-            Answer::Held(set, tenure, outcome) => self.on_held(set, tenure, outcome),
+            Answer::Waited(set, outcome) => self.on_waited(set, outcome),
         }
     }
 

@@ -7,7 +7,7 @@ use cluster::membership::{How, Probe};
 use ike::Reason;
 use tracing::info;
 
-use super::moves_in::{HandedOver, MoveIn};
+use super::moves_in::{HandedOver, MoveIn, Waited};
 use super::outputs::prefixes;
 use super::*;
 use crate::datapath::SetState;
@@ -247,7 +247,8 @@ impl Driver {
     /// The old owner watches: now this node may queue. The workers must know whose packets those are before the filter
     /// lets them in.
     fn on_watching(&mut self, set: WorkSet) {
-        let Some(moving) = self.moves_in.handle_watching(set) else { return };
+        let now = boot_time();
+        let Some(moving) = self.moves_in.handle_watching(now, set) else { return };
         if let Some(at) = self.outgoing.iter().position(|(_, gone)| *gone == set) {
             self.outgoing.swap_remove(at);
             self.datapath.forget_set(set);
@@ -259,33 +260,34 @@ impl Driver {
                 moving.pairs.push(pair.initial.spi_in);
             }
         }
-        let tenure = moving.tenure;
-        self.await_held(set, tenure);
+        self.await_workers(now);
     }
 
-    /// Waits, elsewhere, until the workers have what they were told of a set that moves here.
-    fn await_held(&self, set: WorkSet, tenure: Tenure) {
-        let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
-        drop(tokio::task::spawn_blocking(move || {
-            let outcome = datapath.await_workers();
-            // Only a driver that has ended does not take it.
-            let _ended = answers.send(Answer::Held(set, tenure, outcome));
-        }));
-    }
-
-    pub(super) fn on_held(&mut self, set: WorkSet, tenure: Tenure, outcome: anyhow::Result<()>) {
-        // Another move, or none: what was held was started or forgotten when this one ended.
-        if self.moves_in.of(set).is_none_or(|moving| moving.tenure != tenure) {
-            return;
+    /// Waits, elsewhere, until the workers have what they were told of sets that move here.
+    pub(super) fn await_workers(&mut self, now: Time) {
+        for set in self.moves_in.poll_waits(now) {
+            let (datapath, answers) = (Arc::clone(&self.datapath), self.answers.clone());
+            drop(tokio::task::spawn_blocking(move || {
+                let outcome = datapath.await_workers();
+                // Only a driver that has ended does not take it.
+                let _ended = answers.send(Answer::Waited(set, outcome));
+            }));
         }
-        match (outcome, &self.link) {
-            (Ok(()), Some(link)) => link.prepared(set),
-            (Ok(()), None) => {}
-            // They have it in their mailboxes: workers that are late, not stuck, take it yet. A stuck node is voted out.
-            (Err(error), _) => {
-                warn!(set = set.index(), %error, "packets cannot be queued yet; the set stays where it is until then");
-                self.await_held(set, tenure);
+    }
+
+    pub(super) fn on_waited(&mut self, set: WorkSet, outcome: anyhow::Result<()>) {
+        match self.moves_in.handle_waited(boot_time(), set, outcome.is_ok()) {
+            Waited::Prepared => {
+                if let Some(link) = &self.link {
+                    link.prepared(set);
+                }
             }
+            Waited::Late => {
+                if let Err(error) = outcome {
+                    warn!(set = set.index(), %error, "packets cannot be queued yet; the set stays where it is until then");
+                }
+            }
+            Waited::Nothing => {}
         }
     }
 

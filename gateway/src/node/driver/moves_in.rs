@@ -1,7 +1,8 @@
 //! Planned moves of work sets to this node, from the announcement to the first packet: which hand-over is awaited, what waits
 //! for it, who is to be asked again. No I/O, no clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::time::Duration;
 
 use ike::Path;
@@ -14,6 +15,8 @@ use crate::replicated::adopt::Adopted;
 #[derive(Default)]
 pub(super) struct MovesIn {
     by_set: HashMap<WorkSet, MoveIn>,
+    /// Sets for which somebody waits for the workers, be it for a move that has ended since.
+    waited_for: HashSet<WorkSet>,
 }
 
 /// A set that is to move here and still has its old owner.
@@ -30,8 +33,8 @@ pub(super) struct MoveIn {
     pub(super) inner: Vec<Vec<u8>>,
     /// The final state, once it is here.
     pub(super) handed_over: Option<HandedOver>,
-    /// When the old owner is asked again to watch; none once it does.
-    ask_at: Option<Time>,
+    stage: Stage,
+    are_workers_late: bool,
 }
 
 /// A set that was handed over, and what its old owner processed in the overlap.
@@ -39,6 +42,30 @@ pub(super) struct MoveIn {
 pub(super) struct HandedOver {
     pub(super) adopted: Adopted,
     pub(super) digests: Vec<u64>,
+}
+
+/// How far this node's queue has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The old owner does not watch yet, and is asked again at this time.
+    AwaitWatch { ask_at: Time },
+    /// The workers were told to queue: from this time on somebody is to wait for them.
+    Told { wait_at: Time },
+    /// Somebody waits for the workers.
+    AwaitWorkers,
+    /// The workers queue.
+    Queueing,
+}
+
+/// What a wait for the workers has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// The workers queue, and the old owner may know.
+    Prepared,
+    /// They are late, for the first time in this move.
+    Late,
+    /// They are late still, or the wait was for a move that has ended.
+    Nothing,
 }
 
 impl MovesIn {
@@ -51,7 +78,8 @@ impl MovesIn {
             ike: Vec::new(),
             inner: Vec::new(),
             handed_over: None,
-            ask_at: Some(now + ASK_EVERY),
+            stage: Stage::AwaitWatch { ask_at: now + ASK_EVERY },
+            are_workers_late: false,
         };
         self.by_set.insert(set, announced);
     }
@@ -74,17 +102,24 @@ impl MovesIn {
         self.by_set.remove(&set)
     }
 
-    /// When [`poll_asks`](Self::poll_asks) has something next.
+    /// When [`poll_asks`](Self::poll_asks) or [`poll_waits`](Self::poll_waits) has something next.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.by_set.values().filter_map(|moving| moving.ask_at).min()
+        let at = |(set, moving): (&WorkSet, &MoveIn)| match moving.stage {
+            Stage::AwaitWatch { ask_at } => Some(ask_at),
+            Stage::Told { wait_at } => Some(wait_at).filter(|_| !self.waited_for.contains(set)),
+            Stage::AwaitWorkers | Stage::Queueing => None,
+        };
+        self.by_set.iter().filter_map(at).min()
     }
 
     /// Sets whose old owner has not said that it watches: words are lost with the session that they were on.
     pub(super) fn poll_asks(&mut self, now: Time) -> Vec<WorkSet> {
         let mut sets = Vec::new();
         for (set, moving) in &mut self.by_set {
-            if moving.ask_at.is_some_and(|at| at <= now) {
-                moving.ask_at = Some(now + ASK_EVERY);
+            if let Stage::AwaitWatch { ask_at } = &mut moving.stage
+                && *ask_at <= now
+            {
+                *ask_at = now + ASK_EVERY;
                 sets.push(*set);
             }
         }
@@ -93,10 +128,39 @@ impl MovesIn {
 
     /// The old owner watches, and the workers are to be told to queue. `None` if they were: a second answer must not begin a
     /// second queue.
-    pub(super) fn handle_watching(&mut self, set: WorkSet) -> Option<&mut MoveIn> {
-        let moving = self.by_set.get_mut(&set).filter(|moving| moving.ask_at.is_some())?;
-        moving.ask_at = None;
+    pub(super) fn handle_watching(&mut self, now: Time, set: WorkSet) -> Option<&mut MoveIn> {
+        let is_asked = |moving: &&mut MoveIn| matches!(moving.stage, Stage::AwaitWatch { .. });
+        let moving = self.by_set.get_mut(&set).filter(is_asked)?;
+        moving.stage = Stage::Told { wait_at: now };
         Some(moving)
+    }
+
+    /// Sets for which somebody is to wait for the workers from now on; one waits for each set.
+    pub(super) fn poll_waits(&mut self, now: Time) -> Vec<WorkSet> {
+        let mut sets = Vec::new();
+        for (set, moving) in &mut self.by_set {
+            let is_due = matches!(moving.stage, Stage::Told { wait_at } if wait_at <= now);
+            if is_due && self.waited_for.insert(*set) {
+                moving.stage = Stage::AwaitWorkers;
+                sets.push(*set);
+            }
+        }
+        sets
+    }
+
+    /// Whoever waited for the workers tells whether they have what they were told.
+    pub(super) fn handle_waited(&mut self, now: Time, set: WorkSet, have_it: bool) -> Waited {
+        self.waited_for.remove(&set);
+        // Of an earlier move: what was held was started or forgotten when that one ended.
+        let is_this = |moving: &&mut MoveIn| moving.stage == Stage::AwaitWorkers;
+        let Some(moving) = self.by_set.get_mut(&set).filter(is_this) else { return Waited::Nothing };
+        if have_it {
+            moving.stage = Stage::Queueing;
+            return Waited::Prepared;
+        }
+        // They have it in their mailboxes: workers that are late, not stuck, take it yet. A stuck node is voted out.
+        moving.stage = Stage::Told { wait_at: now + WAIT_AGAIN_AFTER };
+        if mem::replace(&mut moving.are_workers_late, true) { Waited::Nothing } else { Waited::Late }
     }
 
     /// The move that awaits its hand-over under this tenure. One comes twice if the session broke before the old owner heard
@@ -126,6 +190,8 @@ impl MoveIn {
 
 /// An old owner that does not watch yet is asked this often.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// So long after a vain wait for the workers the next one begins.
+const WAIT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// IKE datagrams that wait for a set that moves here.
 const IKE_QUEUE_MAX: usize = 256;
 /// Plain packets of new pairs that wait for a set that moves here.
@@ -227,9 +293,42 @@ mod tests {
         assert_eq!((moves.poll_timeout(), moves.poll_asks(NOW)), (Some(NOW + ASK_EVERY), vec![]));
         let now = NOW + ASK_EVERY;
         assert_eq!((moves.poll_asks(now), moves.poll_asks(now)), (vec![set()], vec![]));
-        assert!(moves.handle_watching(set()).is_some());
-        assert!(moves.handle_watching(set()).is_none());
+        assert!(moves.handle_watching(now, set()).is_some());
+        assert!(moves.handle_watching(now, set()).is_none());
         assert_eq!(moves.poll_asks(now + ASK_EVERY), []);
+    }
+
+    #[test]
+    fn late_workers_are_told_of_once_and_waited_for_again_after_a_pause() {
+        let mut moves = announced(2);
+        moves.handle_watching(NOW, set());
+        assert_eq!(moves.poll_timeout(), Some(NOW));
+        let mut now = NOW;
+        for waited in [Waited::Late, Waited::Nothing, Waited::Nothing] {
+            assert_eq!((moves.poll_waits(now), moves.poll_timeout()), (vec![set()], None));
+            assert_eq!(moves.poll_waits(now), [], "one waits already");
+            assert_eq!(moves.handle_waited(now, set(), false), waited);
+            assert_eq!(moves.poll_waits(now), [], "a pause comes first");
+            now += WAIT_AGAIN_AFTER;
+            assert_eq!(moves.poll_timeout(), Some(now));
+        }
+        assert_eq!(moves.poll_waits(now), [set()]);
+        assert_eq!(moves.handle_waited(now, set(), true), Waited::Prepared);
+        assert_eq!((moves.poll_timeout(), moves.poll_waits(now)), (None, vec![]));
+    }
+
+    #[test]
+    fn a_wait_that_outlives_its_move_says_nothing_of_the_next_and_has_no_second_beside_it() {
+        let mut moves = announced(2);
+        moves.handle_watching(NOW, set());
+        assert_eq!(moves.poll_waits(NOW), [set()]);
+        moves.end(set());
+        moves.announce(NOW, set(), tenure(2), Vec::new());
+        moves.handle_watching(NOW, set());
+        assert_eq!((moves.poll_waits(NOW), moves.poll_timeout()), (vec![], None));
+        assert_eq!(moves.handle_waited(NOW, set(), true), Waited::Nothing);
+        assert_eq!((moves.poll_timeout(), moves.poll_waits(NOW)), (Some(NOW), vec![set()]));
+        assert_eq!(moves.handle_waited(NOW, set(), true), Waited::Prepared);
     }
 
     #[test]
