@@ -294,8 +294,10 @@ impl Socket {
         if path.exists() {
             std::fs::remove_file(&path).with_context(|| format!("remove the old socket {}", path.display()))?;
         }
-        let listener = listen(&path).with_context(|| format!("bind the API socket {}", path.display()))?;
-        Ok(Self { listener: Some(UnixListener::from_std(listener)?), path })
+        let listener = listen(&path).and_then(UnixListener::from_std).with_context(|| {
+            format!("listen at the API socket {}: run_directory in node.toml says where", path.display())
+        })?;
+        Ok(Self { listener: Some(listener), path })
     }
 
     /// Answers until the runtime ends.
