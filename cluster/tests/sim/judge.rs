@@ -31,7 +31,10 @@ pub(crate) struct Check {
     owners: HashMap<(WorkSet, Epoch), (usize, u64)>,
     newest: HashMap<WorkSet, (Epoch, usize)>,
     acquired: HashMap<WorkSet, Epoch>,
-    views: HashMap<u64, (u64, u64)>,
+    /// The view of each number; where parts go on alone, each lineage counts for itself.
+    views: HashMap<(u64, u64), ViewId>,
+    /// Those whose nodes have sent as proven, in that order.
+    lineages: Vec<u64>,
 }
 
 /// What was seen of one session.
@@ -111,11 +114,11 @@ impl World {
         let (Sent::Answer { session, .. } | Sent::Data { session, .. }) = &sent;
         let (session, set) = (*session, home(*session));
         let Some(tenure) = self.nodes[node].app.tenure(set) else { return };
-        let Some(id) = self.nodes[node].membership.view().map(|view| view.id()) else { return };
+        let Some(view) = self.nodes[node].membership.view().cloned() else { return };
         self.check.count("packets");
-        let certain = !self.nodes[node].is_unproven() || self.plan.bug == Bug::DeafProbe;
+        let certain = self.is_certain(node);
         if certain {
-            self.judge_view(id);
+            self.judge_view(node, view.id(), view.lineage());
             self.judge_owner(node, set, tenure.epoch);
         } else {
             self.check.count("packets of unproven nodes");
@@ -144,17 +147,36 @@ impl World {
         }
     }
 
-    /// I10: no two masters, that is, views, are in force under one number.
-    fn judge_view(&mut self, id: ViewId) {
-        let now = self.now;
-        let (digest, at) = self.check.views.entry(id.number).or_insert((id.digest, now));
-        // Where parts go on alone, one that has yielded may have used a number that the other reaches later.
-        let forgotten = self.plan.is_lone() && now - *at > 10 * S;
-        if *digest != id.digest && !forgotten {
+    /// Whether nobody else can be at work for the same sets, as the node itself has it.
+    fn is_certain(&self, node: usize) -> bool {
+        !self.nodes[node].is_unproven() || self.plan.bug == Bug::DeafProbe
+    }
+
+    /// I10: one view for each number, and one part of the cluster that is at work as proven.
+    fn judge_view(&mut self, node: usize, id: ViewId, lineage: u64) {
+        // Where parts go on alone, one that yields may have used a number that the other reaches later.
+        let counted = if self.plan.is_lone() { lineage } else { 0 };
+        if *self.check.views.entry((counted, id.number)).or_insert(id) != id {
             self.violate(format!("I10: two views {} are in force", id.number));
-        } else {
-            (*digest, *at) = (id.digest, now);
         }
+        if self.check.lineages.last() != Some(&lineage) {
+            self.log(|| format!("n{node} is the first to send as proven in lineage {lineage:x}"));
+            if self.check.lineages.contains(&lineage) {
+                self.violate(format!("I10: n{node} sends as proven in lineage {lineage:x}, after another did"));
+            }
+            self.check.lineages.push(lineage);
+        }
+        let other = (0..self.nodes.len()).find(|other| self.is_proven_elsewhere(*other, lineage));
+        if let Some(other) = other {
+            self.violate(format!("I10: n{node} and n{other} are both at work as proven, in two parts"));
+        }
+    }
+
+    /// Whether the node may send, as proven, in another part of the cluster.
+    fn is_proven_elsewhere(&self, node: usize, lineage: u64) -> bool {
+        let state = &self.nodes[node];
+        let elsewhere = state.membership.view().is_some_and(|view| view.lineage() != lineage);
+        elsewhere && state.alive && state.is_leased(self.now) && self.is_certain(node)
     }
 
     /// I1: one owner for each set and epoch; and none sends under an older epoch than another has before it.

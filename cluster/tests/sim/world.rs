@@ -393,9 +393,9 @@ impl World {
                         view.members().iter().map(|m| format!("{}:{}:{:?}", m.slot.number(), m.identity.name, m.role));
                     let members: Vec<_> = members.collect();
                     let (number, master, missing) = (view.id().number, view.master().number(), view.absentees());
+                    let (own, lineage) = (own.number(), view.lineage());
                     format!(
-                        "n{node} view {number} own {} master {master} {members:?} missing {missing:?}",
-                        own.number()
+                        "n{node} view {number} of {lineage:x} own {own} master {master} {members:?} missing {missing:?}"
                     )
                 });
                 let state = &mut self.nodes[node];
