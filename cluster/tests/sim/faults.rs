@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cluster::View;
 use cluster::membership::Link;
+use cluster::{StartId, View};
 
-use crate::world::{MS, S, World};
+use crate::world::{MS, S, Script, World};
 
 /// What ends a fault, or carries it on.
 #[derive(Clone, Debug)]
@@ -16,14 +16,20 @@ pub(crate) enum Heal {
     Air,
     Kill(usize),
     Split(usize, usize),
-    Break(usize, usize),
+    Break(usize, usize, &'static str),
 }
 
 /// In 100 datagrams.
 const LOSS_OF_A_PAIR: u32 = 10;
 
 /// What every hunt must have injected.
-pub(crate) const REQUIRED: [&str; 10] = ["F01", "F02", "F04", "F05", "F06", "F07", "F09", "F10", "F11", "F28"];
+pub(crate) const REQUIRED: [&str; 12] =
+    ["F01", "F02", "F04", "F05", "F06", "F07", "F09", "F10", "F11", "F28", BROKEN, BROKEN_AT_MOVE];
+
+const BROKEN: &str = "a session broken";
+const BROKEN_AT_MOVE: &str = "the session of a hand-over broken";
+/// One in so many hand-overs loses its session.
+const MOVES_PER_BREAK: u64 = 100;
 
 pub(crate) fn heal(world: &mut World, heal: Heal) {
     match heal {
@@ -39,7 +45,11 @@ pub(crate) fn heal(world: &mut World, heal: Heal) {
                 split(world, a, b);
             }
         }
-        Heal::Break(a, b) => world.break_stream(a, b),
+        Heal::Break(a, b, name) => {
+            if world.now >= world.calm_until && world.break_stream(a, b) {
+                count(world, name);
+            }
+        }
         Heal::Kill(node) => {
             if world.now >= world.calm_until && may_kill(world, node) {
                 world.kill(node);
@@ -290,12 +300,27 @@ fn cut_side(world: &mut World, one: usize, length: u64) -> Option<&'static str> 
 /// The session between two nodes breaks, with what is under way on it, and so do the next ones, while both go on to hear
 /// each other.
 fn break_sessions(world: &mut World, one: usize, other: usize) -> Option<&'static str> {
-    world.break_stream(one, other);
     for _ in 0..world.dice.below(4) {
         let soon = world.dice.below(20 * MS);
-        world.heal_at(soon, Heal::Break(one, other));
+        world.heal_at(soon, Heal::Break(one, other, BROKEN));
     }
-    Some("a session broken")
+    world.break_stream(one, other).then_some(BROKEN)
+}
+
+/// A node has stopped a set for another one: the last word on it may be lost with their session, and what says it again
+/// with the next.
+pub(crate) fn hand_over(world: &mut World, from: usize, to: StartId) {
+    let to = (0..world.nodes.len()).find(|node| world.nodes[*node].start_id() == to);
+    let (Some(to), Script::Random) = (to, world.plan.script) else { return };
+    if world.now < world.calm_until || world.dice.below(MOVES_PER_BREAK) != 0 {
+        return;
+    }
+    world.log(|| format!("fault {BROKEN_AT_MOVE} ({from}, {to})"));
+    let mut after = 0;
+    for _ in 0..1 + world.dice.below(3) {
+        after += world.dice.below(2 * MS);
+        world.heal_at(after, Heal::Break(from, to, BROKEN_AT_MOVE));
+    }
 }
 
 fn cut(world: &mut World, from: usize, to: usize) {

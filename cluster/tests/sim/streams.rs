@@ -91,13 +91,15 @@ impl World {
         }
     }
 
-    /// Breaks the session between two nodes, and lets them make a new one.
-    pub(crate) fn break_stream(&mut self, one: usize, other: usize) {
+    /// Breaks the session between two nodes, if there is one, and lets them make a new one.
+    pub(crate) fn break_stream(&mut self, one: usize, other: usize) -> bool {
         let between = |stream: &&Stream| stream.ends.iter().all(|end| end.0 == one || end.0 == other);
-        if let Some(id) = self.streams.iter().find(between).map(|stream| stream.id) {
+        let found = self.streams.iter().find(between).map(|stream| stream.id);
+        if let Some(id) = found {
             self.close(id);
             self.links();
         }
+        found.is_some()
     }
 
     pub(crate) fn drop_streams(&mut self, node: usize) {

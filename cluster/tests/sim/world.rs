@@ -428,6 +428,7 @@ impl World {
                 let state = &mut self.nodes[node];
                 let last = state.app.stop(set);
                 let _ = state.replication.hand_over(now, set, to, tenure, &last);
+                faults::hand_over(self, node, to);
             }
             Output::JoinAsked(identity) => {
                 self.nodes[node].membership.handle_join_verdict(now, identity.start, Ok(()));
