@@ -85,6 +85,9 @@ pub(crate) struct App {
     sessions: BTreeMap<u64, Session>,
     counters: BTreeMap<u64, u64>,
     waiting: VecDeque<(CommitId, WorkSet, Tenure, Waiting)>,
+    /// Sets that are to move here.
+    coming: BTreeMap<WorkSet, Tenure>,
+    /// The last words on them, until this node works for them.
     handed: BTreeMap<WorkSet, BTreeMap<u64, u64>>,
     /// Somebody elsewhere may use numbers of the same sessions: only blocks of this slot are used.
     apart: Option<Slot>,
@@ -118,6 +121,7 @@ impl App {
             sessions: BTreeMap::new(),
             counters: BTreeMap::new(),
             waiting: VecDeque::new(),
+            coming: BTreeMap::new(),
             handed: BTreeMap::new(),
             apart: None,
             life,
@@ -150,6 +154,7 @@ impl App {
     }
 
     pub(crate) fn acquire(&mut self, set: WorkSet, tenure: Tenure, how: How, replication: &Replication, bug: Bug) {
+        let handed = self.handed.remove(&set).filter(|_| how == How::Planned).unwrap_or_default();
         self.release(set);
         let epoch = if bug == Bug::EpochNotRaised { Epoch { count: 1, master: Slot::default() } } else { tenure.epoch };
         let tenure = Tenure { epoch, ..tenure };
@@ -169,19 +174,27 @@ impl App {
             // What others sent above the common edge is unknown here, hand-over or not.
             session.split = if self.apart.is_some() { 0 } else { NEVER };
         }
-        for (session, next) in self.handed.remove(&set).unwrap_or_default() {
+        for (session, next) in handed {
             if let Some(session) = self.sessions.get_mut(&session) {
                 session.next = next;
             }
         }
     }
 
+    /// The set is gone, or does not come.
     pub(crate) fn release(&mut self, set: WorkSet) {
+        self.coming.remove(&set);
+        self.handed.remove(&set);
         if self.held[usize::from(set.index())].take().is_some() {
             self.sessions.retain(|session, _| home(*session) != set);
             self.counters.retain(|session, _| home(*session) != set);
             self.waiting.retain(|(_, waiting, _, _)| *waiting != set);
         }
+    }
+
+    /// The set is to move here.
+    pub(crate) fn prepare(&mut self, set: WorkSet, tenure: Tenure) {
+        self.coming.insert(set, tenure);
     }
 
     pub(crate) fn stop(&mut self, set: WorkSet) -> Vec<u8> {
@@ -194,9 +207,19 @@ impl App {
         state
     }
 
-    pub(crate) fn take(&mut self, set: WorkSet, state: &[u8]) {
-        let word = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
-        self.handed.insert(set, state.chunks(16).map(|pair| (word(&pair[..8]), word(&pair[8..]))).collect());
+    /// Takes the last word on a set that is awaited, once; whether it was that.
+    pub(crate) fn take(&mut self, set: WorkSet, tenure: Tenure, state: &[u8]) -> bool {
+        let awaited = self.coming.get(&set) == Some(&tenure) && !self.handed.contains_key(&set);
+        if awaited {
+            let word = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+            self.handed.insert(set, state.chunks(16).map(|pair| (word(&pair[..8]), word(&pair[8..]))).collect());
+        }
+        awaited
+    }
+
+    /// Whether the last word on the set is here.
+    pub(crate) fn is_handed(&self, set: WorkSet) -> bool {
+        self.handed.contains_key(&set)
     }
 
     /// A client's request.

@@ -26,6 +26,10 @@ pub(crate) enum Bug {
     FenceInProcess,
     /// A transport loses a message in the middle of a stream.
     StreamLosesMessage,
+    /// The last word of a move is not said again when the session that it was on has broken.
+    HandOverSaidOnce,
+    /// A node begins to work for what was handed to it without a look at its lease.
+    BegunWithoutLease,
     /// Two parts that both go on use the same sequence numbers.
     SharedBlocks,
     /// A part that goes on alone finds nobody, although others hold the cluster's addresses, and takes itself for proven.
@@ -60,7 +64,7 @@ pub(crate) fn lone(plan: &mut Plan) {
     };
 }
 
-pub(crate) const PLANTS: [Plant; 12] = [
+pub(crate) const PLANTS: [Plant; 14] = [
     Plant {
         name: "no wait between two view changes (L + 2 ms)",
         breaks: "I1",
@@ -86,6 +90,12 @@ pub(crate) const PLANTS: [Plant; 12] = [
     Plant { name: "lease used before commit", breaks: "I2", plant: |plan| plan.bug = Bug::LeaseBeforeCommit },
     Plant { name: "heir starts at the edge minus one", breaks: "I2", plant: |plan| plan.bug = Bug::HeirBelowEdge },
     Plant { name: "a stream loses a message", breaks: "I11", plant: |plan| plan.bug = Bug::StreamLosesMessage },
+    Plant { name: "a hand-over is said once only", breaks: "I10", plant: |plan| plan.bug = Bug::HandOverSaidOnce },
+    Plant {
+        name: "a handed set is begun without a lease",
+        breaks: "I1",
+        plant: |plan| plan.bug = Bug::BegunWithoutLease,
+    },
     Plant {
         name: "two unproven parts share their numbers",
         breaks: "I2",

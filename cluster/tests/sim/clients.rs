@@ -90,6 +90,7 @@ impl World {
             let burst = self.ticks.is_multiple_of(BURST_EVERY);
             self.data_of(node, burst);
         }
+        self.judge_sets();
         let interval = match self.plan.script {
             Script::Random => 50 * MS,
             Script::QuickViews => 4 * MS,

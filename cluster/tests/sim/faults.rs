@@ -28,8 +28,10 @@ pub(crate) const REQUIRED: [&str; 12] =
 
 const BROKEN: &str = "a session broken";
 const BROKEN_AT_MOVE: &str = "the session of a hand-over broken";
-/// One in so many hand-overs loses its session.
-const MOVES_PER_BREAK: u64 = 100;
+/// With each fault so many hand-overs go well.
+const MOVES_PER_FAULT: u64 = 500;
+/// One node in so many that enter a view loses its sessions with another then.
+const VIEWS_PER_BREAK: u64 = 8;
 
 pub(crate) fn heal(world: &mut World, heal: Heal) {
     match heal {
@@ -307,19 +309,54 @@ fn break_sessions(world: &mut World, one: usize, other: usize) -> Option<&'stati
     world.break_stream(one, other).then_some(BROKEN)
 }
 
-/// A node has stopped a set for another one: the last word on it may be lost with their session, and what says it again
-/// with the next.
+/// The session between two nodes breaks, and so do the next ones, each within so many nanoseconds.
+fn break_repeatedly(world: &mut World, pair: (usize, usize), count: u64, each: u64) {
+    let mut after = 0;
+    for _ in 0..count {
+        after += world.dice.below(each);
+        world.heal_at(after, Heal::Break(pair.0, pair.1, BROKEN_AT_MOVE));
+    }
+}
+
+fn may_disturb_moves(world: &World) -> bool {
+    world.plan.script == Script::Random && world.now >= world.calm_until
+}
+
+/// A node has stopped a set for another one. The last word on it may be lost with their session, which says it again with
+/// the next; it may come when others have long gone on; or a third node may die with half of what it wanted to say.
 pub(crate) fn hand_over(world: &mut World, from: usize, to: StartId) {
     let to = (0..world.nodes.len()).find(|node| world.nodes[*node].start_id() == to);
-    let (Some(to), Script::Random) = (to, world.plan.script) else { return };
-    if world.now < world.calm_until || world.dice.below(MOVES_PER_BREAK) != 0 {
-        return;
+    let Some(to) = to.filter(|_| may_disturb_moves(world)) else { return };
+    let third = (0..world.nodes.len()).find(|node| *node != from && *node != to);
+    match (world.dice.below(MOVES_PER_FAULT), third) {
+        (0, _) => {
+            let times = 1 + world.dice.below(3);
+            break_repeatedly(world, (from, to), times, 2 * MS);
+        }
+        (1, Some(third)) => world.doomed = Some(third),
+        (2, _) if world.nodes[to].is_running() && may_cut(world, &[to]) => {
+            world.pause(to);
+            let length = 50 * MS + world.dice.below(500 * MS);
+            world.heal_at(length, Heal::Resume(to));
+            count(world, "F04 node paused in a hand-over");
+        }
+        _ => {}
     }
-    world.log(|| format!("fault {BROKEN_AT_MOVE} ({from}, {to})"));
-    let mut after = 0;
-    for _ in 0..1 + world.dice.below(3) {
-        after += world.dice.below(2 * MS);
-        world.heal_at(after, Heal::Break(from, to, BROKEN_AT_MOVE));
+}
+
+/// A node has entered a view. What it takes over it compares with what others hold of it, and moves go on at once.
+pub(crate) fn view_entered(world: &mut World, node: usize) {
+    if may_disturb_moves(world) && world.dice.below(VIEWS_PER_BREAK) == 0 {
+        let other = (node + 1 + world.dice.below(world.nodes.len() as u64 - 1) as usize) % world.nodes.len();
+        break_repeatedly(world, (node, other), 10, MS);
+    }
+}
+
+/// Something of a node has arrived at another; the rest of it may never.
+pub(crate) fn heard(world: &mut World, from: usize) {
+    if world.doomed == Some(from) {
+        world.doomed = None;
+        world.heal_at(0, Heal::Kill(from));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cluster::ViewId;
+use cluster::membership::How;
 use wire::{Epoch, WorkSet};
 
 use crate::app::{Request, Sent, home};
@@ -33,6 +34,8 @@ pub(crate) struct Check {
     acquired: HashMap<WorkSet, Epoch>,
     /// The view of each number; where parts go on alone, each lineage counts for itself.
     views: HashMap<(u64, u64), ViewId>,
+    /// When each set had an owner under a lease last.
+    worked_at: Vec<u64>,
     /// Those whose nodes have sent as proven, in that order.
     lineages: Vec<u64>,
 }
@@ -199,8 +202,12 @@ impl World {
         }
     }
 
-    /// I1: where a quorum stays whole, nobody takes a set under an older epoch than somebody has before.
-    pub(crate) fn judge_acquisition(&mut self, node: usize, set: WorkSet, epoch: Epoch) {
+    /// I1: where a quorum stays whole, nobody takes a set under an older epoch than somebody has before; and none that moves
+    /// before the old owner's last word.
+    pub(crate) fn judge_acquisition(&mut self, node: usize, set: WorkSet, epoch: Epoch, how: How) {
+        if how == How::Planned && !self.nodes[node].app.is_handed(set) {
+            self.violate(format!("I1: n{node} takes set {set} under {epoch:?}, which nobody has handed over"));
+        }
         let newest = self.check.acquired.entry(set).or_insert(epoch);
         let before = *newest;
         *newest = before.max(epoch);
@@ -217,6 +224,27 @@ impl World {
         self.check.silence_max = self.check.silence_max.max(silence);
         if silence > SILENCE_MAX {
             self.violate(format!("I10: session {session:x} was silent for {} ms", silence / MS));
+        }
+    }
+
+    /// I10: no set is without an owner that may send for longer than a session may be silent.
+    pub(crate) fn judge_sets(&mut self) {
+        if self.plan.is_lone() {
+            return;
+        }
+        let now = self.now;
+        let at_work: Vec<usize> = (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].is_running() && self.nodes[*node].is_leased(now))
+            .collect();
+        self.check.worked_at.resize(WorkSet::COUNT, 0);
+        for set in WorkSet::all() {
+            let worked = at_work.iter().any(|node| self.nodes[*node].app.tenure(set).is_some());
+            let at = &mut self.check.worked_at[usize::from(set.index())];
+            if worked {
+                *at = now;
+            } else if *at != 0 && now - *at > SILENCE_MAX {
+                self.violate(format!("I10: nobody has worked for set {set} for {} ms", SILENCE_MAX / MS));
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! The reliable, ordered streams between replication cores, as a transport would give them.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use cluster::StartId;
 use wire::CommitId;
 
 use crate::bugs::Bug;
+use crate::faults;
 use crate::world::{Event, MS, S, World};
 
 /// A node in one of its lives.
@@ -20,12 +21,35 @@ pub(crate) struct Stream {
     broken_since: Option<u64>,
 }
 
+/// The first octet of a message with entries, and of an acknowledgement.
+const ENTRIES: u8 = 2;
+const ACK: u8 = 3;
+
 /// What the sender of an acknowledgement holds.
 fn held_by_one(message: &[u8]) -> Option<CommitId> {
-    const ACK: u8 = 3;
     let (kind, numbers) = message.split_first()?;
     let held = numbers.get(8..16)?.try_into().ok()?;
     (*kind == ACK).then_some(CommitId(u64::from_be_bytes(held)))
+}
+
+/// A message without the last words of moves that were said before.
+fn without_repeated(message: &[u8], said: &mut HashSet<Vec<u8>>) -> Vec<u8> {
+    const HAND_OVER: u8 = 4;
+    if message.first() != Some(&ENTRIES) {
+        return message.to_vec();
+    }
+    // Kind, range and the last entry's number; then each entry behind its number and its length.
+    let (head, mut rest) = message.split_at(11);
+    let mut kept = head.to_vec();
+    while !rest.is_empty() {
+        let length = u32::from_be_bytes(rest[8..12].try_into().unwrap()) as usize;
+        let (entry, others) = rest.split_at(12 + length);
+        if entry.get(12) != Some(&HAND_OVER) || said.insert(entry[12..].to_vec()) {
+            kept.extend_from_slice(entry);
+        }
+        rest = others;
+    }
+    kept
 }
 
 impl World {
@@ -120,6 +144,8 @@ impl World {
         };
         let found = self.streams.iter_mut().find_map(|stream| side_of(stream).map(|side| (stream, side)));
         let Some((stream, side)) = found else { return };
+        let once = self.plan.bug == Bug::HandOverSaidOnce;
+        let message = if once { without_repeated(&message, &mut self.last_words) } else { message };
         stream.queue[side].push_back(message);
         let at = (self.now + delay).max(stream.free_at[side] + 1);
         stream.free_at[side] = at;
@@ -144,6 +170,9 @@ impl World {
         }
         let now = self.nodes[to.0].clock(self.now);
         self.nodes[to.0].replication.handle_message(now, from.1, &message);
+        if message.first() == Some(&ENTRIES) {
+            faults::heard(self, from.0);
+        }
         if let (Bug::CommitByMajority, Some(held)) = (self.plan.bug, held_by_one(&message)) {
             self.committed(to.0, held);
         }

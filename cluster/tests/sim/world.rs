@@ -1,12 +1,12 @@
 //! Time, nodes and what happens to them in one simulated run.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use cluster::membership::{How, Output, Probe};
 use cluster::replication::Output as Replicated;
 use cluster::{LoneSurvivor, Network, Policy, StartId};
-use wire::CommitId;
+use wire::{CommitId, Tenure, WorkSet};
 
 use crate::air::Air;
 use crate::app::{App, Request};
@@ -100,8 +100,12 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) streams_opened: u64,
+    /// Last words that were on a stream, where a bug lets them be said only once.
+    pub(crate) last_words: HashSet<Vec<u8>>,
     pub(crate) air: Air,
     pub(crate) check: Check,
+    /// Dies as soon as an entry of it has reached one of the others.
+    pub(crate) doomed: Option<usize>,
     /// No faults until then.
     pub(crate) calm_until: u64,
     pub(crate) ticks: u64,
@@ -122,8 +126,10 @@ impl World {
             clients: Vec::new(),
             streams: Vec::new(),
             streams_opened: 0,
+            last_words: HashSet::new(),
             air: Air::default(),
             check: Check::default(),
+            doomed: None,
             calm_until: 0,
             ticks: 0,
             operator: Operator::default(),
@@ -204,6 +210,7 @@ impl World {
             Event::Calm => {
                 self.log(|| "calm".into());
                 self.calm_until = self.now + CALM;
+                self.doomed = None;
                 faults::heal_all(self);
             }
             Event::Judge => self.judge_calm(),
@@ -386,7 +393,7 @@ impl World {
     fn on_output(&mut self, node: usize, output: Output) {
         let now = self.nodes[node].clock(self.now);
         match output {
-            Output::Lease(_) | Output::Owner { .. } | Output::Abandon { .. } => {}
+            Output::Lease(_) | Output::Owner { .. } => {}
             Output::View { view, own } => {
                 self.log(|| {
                     let members =
@@ -402,25 +409,22 @@ impl World {
                 state.app.enter(view.shares_numbers().then_some(own));
                 state.replication.handle_view(now, &view, own);
                 self.links();
+                faults::view_entered(self, node);
             }
-            Output::Acquire { set, tenure, how } => {
-                self.check.count(match how {
-                    How::Unplanned => "sets taken over",
-                    How::Planned => "sets moved",
-                    How::Founded => "sets founded",
-                });
-                self.judge_acquisition(node, set, tenure.epoch);
-                let bug = self.plan.bug;
-                let state = &mut self.nodes[node];
-                state.app.acquire(set, tenure, how, &state.replication, bug);
-                state.replication.acquire(now, set, tenure);
-            }
+            Output::Acquire { set, tenure, how } => self.acquire(node, set, tenure, how),
             Output::Release { set } => {
                 self.nodes[node].app.release(set);
                 self.nodes[node].replication.release(set);
             }
+            Output::Abandon { set } => {
+                self.nodes[node].app.release(set);
+                if self.plan.bug == Bug::BegunWithoutLease {
+                    self.nodes[node].replication.release(set);
+                }
+            }
             Output::Prepare { set, tenure, .. } => {
                 self.log(|| format!("n{node} prepares {set} {tenure:?}"));
+                self.nodes[node].app.prepare(set, tenure);
                 self.nodes[node].membership.handle_prepared(now, set);
             }
             Output::Stop { set, to, tenure } => {
@@ -446,6 +450,23 @@ impl World {
             }
             Output::Event(event) => self.log(|| format!("n{node} {event:?}")),
         }
+    }
+
+    fn acquire(&mut self, node: usize, set: WorkSet, tenure: Tenure, how: How) {
+        let bug = self.plan.bug;
+        if bug == Bug::BegunWithoutLease && self.nodes[node].app.tenure(set) == Some(tenure) {
+            return;
+        }
+        self.check.count(match how {
+            How::Unplanned => "sets taken over",
+            How::Planned => "sets moved",
+            How::Founded => "sets founded",
+        });
+        self.judge_acquisition(node, set, tenure.epoch, how);
+        let now = self.nodes[node].clock(self.now);
+        let state = &mut self.nodes[node];
+        state.app.acquire(set, tenure, how, &state.replication, bug);
+        state.replication.acquire(now, set, tenure);
     }
 
     /// Whether a node that looks for another holder of the cluster's addresses would find one now.
@@ -477,8 +498,12 @@ impl World {
             Replicated::Apply { .. } => self.nodes[node].replication.handle_applied(now),
             Replicated::HandOver { set, tenure, state } => {
                 self.log(|| format!("n{node} takes {set} {tenure:?}"));
-                self.nodes[node].app.take(set, &state);
-                self.nodes[node].membership.handle_taken(now, set, tenure.epoch);
+                if self.nodes[node].app.take(set, tenure, &state) {
+                    if self.plan.bug == Bug::BegunWithoutLease {
+                        self.acquire(node, set, tenure, How::Planned);
+                    }
+                    self.nodes[node].membership.handle_taken(now, set, tenure.epoch);
+                }
             }
             Replicated::Counted(start) => self.nodes[node].membership.handle_counted(now, start),
             Replicated::Slow(start) => self.nodes[node].membership.handle_slow(now, start),
