@@ -38,6 +38,8 @@ impl Cluster {
                     node.handle_prepared(now, set);
                 } else if let Output::Stop { set, to, tenure } = output {
                     self.stopped.push((to, set, tenure.epoch));
+                } else if let Output::JoinAsked(identity) = output {
+                    node.handle_join_verdict(now, identity.start, Ok(()));
                 } else if let Output::Acquire { set, tenure, how: How::Planned } = output {
                     self.taken.push((at, set, tenure.epoch));
                 }
@@ -65,13 +67,15 @@ impl Cluster {
     }
 }
 
-#[test]
-fn what_is_handed_to_a_node_without_a_lease_waits_for_one() {
+/// A cluster in which a set was handed to a node whose lease ended before; which node and set, under which epoch.
+fn handed_without_lease() -> (Cluster, usize, WorkSet, Epoch) {
     let nodes: Vec<Membership> = (0..NODES).map(node).collect();
     let mut cluster = Cluster { nodes, now: Time::ZERO, deaf: None, stopped: Vec::new(), taken: Vec::new() };
-    let three = |node: &Membership| node.view().is_some_and(|view| view.full().len() == 3);
     cluster.step_until("all form a cluster", |cluster| {
-        cluster.nodes.iter().all(|node| three(node) && node.lease_until() > cluster.now && node.table().is_some())
+        cluster
+            .nodes
+            .iter()
+            .all(|node| members(node) == NODES.into() && node.lease_until() > cluster.now && node.table().is_some())
     });
     let view = cluster.nodes[0].view().unwrap().clone();
     let drained = view.full().iter().next().unwrap();
@@ -87,12 +91,49 @@ fn what_is_handed_to_a_node_without_a_lease_waits_for_one() {
     cluster.step_until("its lease ends", |cluster| cluster.nodes[new].lease_until() <= cluster.now);
     let now = cluster.now;
     cluster.nodes[new].handle_taken(now, set, epoch);
-    for _ in 0..2 {
-        cluster.step();
-        assert!(!cluster.taken.contains(&(new, set, epoch)), "a node without a lease begins to work for nothing");
-    }
+    (cluster, new, set, epoch)
+}
 
+/// The full members of the view that a node is in.
+fn members(node: &Membership) -> u32 {
+    node.view().map_or(0, |view| view.full().len())
+}
+
+/// Hears nobody for so many steps more; whether the others have gone on without it by then.
+fn heals_after(steps: usize) -> bool {
+    let (mut cluster, new, set, epoch) = handed_without_lease();
+    for step in 0..steps {
+        cluster.step();
+        let begun = cluster.taken.contains(&(new, set, epoch));
+        assert!(!begun, "a node without a lease begins to work for nothing, in step {step} of {steps}");
+    }
+    let others: Vec<usize> = (0..cluster.nodes.len()).filter(|node| *node != new).collect();
+    let gone_on = others.iter().any(|node| members(&cluster.nodes[*node]) == 2);
     cluster.deaf = None;
-    cluster.step_until("it takes the set", |cluster| cluster.taken.contains(&(new, set, epoch)));
-    assert!(cluster.nodes[new].lease_until() > cluster.now, "under a lease");
+    if gone_on {
+        let identity = cluster.nodes[new].identity().start;
+        cluster.step_until("it leaves", |cluster| cluster.nodes[new].identity().start != identity);
+        for node in others {
+            let owned = *cluster.nodes[node].table().unwrap().assignment(set);
+            assert!(owned.epoch > epoch, "another owns it: {owned:?}");
+        }
+        // It comes back as a learner.
+        cluster.step_until("it is back", |cluster| members(&cluster.nodes[new]) == 2);
+        assert!(!cluster.taken.contains(&(new, set, epoch)), "it took what others had gone on with");
+    } else {
+        cluster.step_until("it takes the set, or the others go on", |cluster| {
+            cluster.taken.contains(&(new, set, epoch)) || others.iter().any(|node| members(&cluster.nodes[*node]) == 2)
+        });
+        let taken = cluster.taken.contains(&(new, set, epoch));
+        assert!(!taken || cluster.nodes[new].lease_until() > cluster.now, "under a lease");
+        assert!(taken || steps > 2, "nobody had begun to go on without it after {steps} steps");
+    }
+    gone_on
+}
+
+#[test]
+fn what_is_handed_to_a_node_without_a_lease_waits_for_one_or_goes_with_the_view() {
+    let gone_on: Vec<bool> = (0..200).map(heals_after).collect();
+    assert!(!gone_on[0] && gone_on[199], "both ends were seen: {gone_on:?}");
+    assert!(gone_on.is_sorted(), "the longer it waits the less it gets: {gone_on:?}");
 }
