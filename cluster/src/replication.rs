@@ -174,18 +174,25 @@ impl Replication {
         self.own = own;
         self.handed.retain(|_, handed| view.by_start(handed.to).is_some());
         let mut entered = Vec::new();
+        let mut early = Vec::new();
         for (start, peer) in &mut self.peers {
             match view.by_start(*start).map(|member| member.role) {
                 Some(role) => {
                     if peer.enter(now, role) {
                         entered.push(*start);
                     }
+                    early.push((*start, peer.take_early()));
                 }
                 None => peer.leave(),
             }
         }
         for start in entered {
             self.start_over(now, start);
+        }
+        for (start, messages) in early {
+            for (entries, upto) in messages {
+                self.on_entries(start, entries, upto);
+            }
         }
         self.settle(now);
     }
@@ -236,12 +243,14 @@ impl Replication {
             return;
         }
         match Message::decode(message) {
-            Ok(message) => self.on_message(now, peer, message),
-            Err(_) => {
-                self.handle_peer_disconnected(now, peer);
-                self.outputs.push_back(Output::Slow(peer));
-            }
+            Ok(decoded) => self.on_message(now, peer, decoded, message.len()),
+            Err(_) => self.drop_peer(now, peer),
         }
+    }
+
+    fn drop_peer(&mut self, now: Time, peer: StartId) {
+        self.handle_peer_disconnected(now, peer);
+        self.outputs.push_back(Output::Slow(peer));
     }
 
     /// Looks for members that do not keep up.

@@ -110,6 +110,10 @@ pub(super) struct Peer {
     staged: BTreeMap<(RecordKind, u128), Box<[u8]>>,
     /// Hand-overs that came before the set was complete.
     deferred: Vec<(WorkSet, Tenure, Vec<u8>)>,
+    /// Entries on sets from a peer that is no full member in this node's view: its view is ahead of ours, or another
+    /// part's, and then what it owns there concerns nobody here. They wait for a view that decides.
+    early: VecDeque<(Vec<(u64, Entry)>, u64)>,
+    early_octets: usize,
 }
 
 impl Peer {
@@ -133,6 +137,8 @@ impl Peer {
             wants: BTreeMap::new(),
             staged: BTreeMap::new(),
             deferred: Vec::new(),
+            early: VecDeque::new(),
+            early_octets: 0,
         }
     }
 
@@ -155,7 +161,28 @@ impl Peer {
     pub(super) fn leave(&mut self) {
         if self.standing != Standing::Outside {
             self.standing = Standing::Gone;
+            self.forget_early();
         }
+    }
+
+    /// Whether what it says of its sets must wait. Nothing is taken before what came first.
+    fn is_early(&self, entries: &[(u64, Entry)]) -> bool {
+        let on_sets = || entries.iter().any(|(_, entry)| !matches!(entry, Entry::Mark));
+        self.standing != Standing::Full && (!self.early.is_empty() || on_sets())
+    }
+
+    /// What came early, once the peer is a full member.
+    pub(super) fn take_early(&mut self) -> VecDeque<(Vec<(u64, Entry)>, u64)> {
+        if self.standing != Standing::Full {
+            return VecDeque::new();
+        }
+        self.early_octets = 0;
+        std::mem::take(&mut self.early)
+    }
+
+    fn forget_early(&mut self) {
+        self.early.clear();
+        self.early_octets = 0;
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -192,6 +219,7 @@ impl Peer {
         self.connected = true;
         self.greeted = false;
         self.acked = (0, 0);
+        self.forget_early();
         // Half of a set may be lost with the old connection: what it misses is found out anew by the digests.
         if !self.wants.is_empty() || !self.staged.is_empty() {
             self.received = 0;
@@ -207,6 +235,7 @@ impl Peer {
         self.in_flight.clear();
         self.flying = 0;
         self.progress_at = now;
+        self.forget_early();
     }
 
     /// Somebody else has the set now, and what waited for its records is of no use any more.
@@ -269,18 +298,21 @@ impl Peer {
 }
 
 impl Replication {
-    pub(super) fn on_message(&mut self, now: Time, from: StartId, message: Message) {
+    /// Takes a message that was `size` octets long.
+    pub(super) fn on_message(&mut self, now: Time, from: StartId, message: Message, size: usize) {
         match message {
             Message::Hello { received } => self.on_hello(now, from, received),
             Message::Entries { range: _, entries, upto } => {
-                for (at, entry) in entries {
-                    let known = self.peers.get(&from).is_none_or(|peer| at <= peer.received);
-                    if !known {
-                        self.on_entry(from, at, entry);
-                    }
+                let Some(peer) = self.peers.get_mut(&from) else { return };
+                if !peer.is_early(&entries) {
+                    self.on_entries(from, entries, upto);
+                    return;
                 }
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.received = peer.received.max(upto);
+                peer.early.push_back((entries, upto));
+                peer.early_octets = peer.early_octets.saturating_add(size);
+                // A peer stops at what is not acknowledged, with its last message beyond the window.
+                if peer.early_octets > self.bounds.window_max.saturating_mul(2) {
+                    self.drop_peer(now, from);
                 }
             }
             Message::Ack { received, held } => {
@@ -298,6 +330,10 @@ impl Replication {
                 }
             }
             Message::Stale { set, epoch } => {
+                // From anybody else it may be the epoch of another part.
+                if self.peers.get(&from).is_none_or(|peer| peer.standing != Standing::Full) {
+                    return;
+                }
                 let store = &mut self.sets[set];
                 if store.owned && store.epoch < epoch {
                     store.owned = false;
@@ -305,6 +341,18 @@ impl Replication {
                 }
                 self.forget_handed(set, epoch);
             }
+        }
+    }
+
+    pub(super) fn on_entries(&mut self, from: StartId, entries: Vec<(u64, Entry)>, upto: u64) {
+        for (at, entry) in entries {
+            let known = self.peers.get(&from).is_none_or(|peer| at <= peer.received);
+            if !known {
+                self.on_entry(from, at, entry);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.received = peer.received.max(upto);
         }
     }
 
