@@ -6,6 +6,7 @@
 //! is brought up, and uncommitted rests disappear, by the same step.
 
 mod message;
+mod peer;
 mod store;
 mod stream;
 
@@ -19,8 +20,9 @@ use crate::identity::StartId;
 use crate::slots::SetMap;
 use crate::view::{Role, View, ViewId};
 use message::{Entry, Message};
+use peer::Peer;
 use store::SetStore;
-use stream::{Log, Peer};
+use stream::Log;
 
 /// Bounds of replication.
 #[derive(Clone, Debug, PartialEq, Eq)]
