@@ -31,6 +31,7 @@ impl Seat {
     /// Votes, proposes, or carries on what was proposed.
     pub(super) fn drive_change(&mut self, base: &mut Base, now: Time) -> Next {
         self.sent.evaluated_at = self.sent.evaluated_at.max(now);
+        self.spare_the_needed(base, now);
         let next = self.vote(base, now);
         if !matches!(next, Next::Stay) || !self.is_full() {
             return next;
@@ -136,8 +137,13 @@ impl Seat {
         let early = now < self.installed_at + policy.silence.saturating_mul(2);
         let full = self.view.full();
         let heard = self.hears(base, now).and(full);
-        // Who has just died is heard by some for a little longer than by others: only who spoke of late surely lives.
-        let lives = |slot: &Slot| *slot == self.own || now.since(self.peers[*slot].accepted_at) < policy.silence / 2;
+        self.note_doubts(now, heard);
+        // Who has just died is heard by some for a little longer than by others. Only who echoes a keepalive that was sent
+        // since then surely lives.
+        let lives = |slot: &Slot| {
+            let (peer, since) = (&self.peers[*slot], self.doubted[*slot]);
+            *slot == self.own || peer.echoed.is_some_and(|echoed| since.is_some_and(|since| echoed > since))
+        };
         let judged = if early { SlotMask::only(self.own) } else { heard.iter().filter(lives).collect() };
         let mut slow = self.slow;
         let mut unheard = None;
@@ -160,6 +166,28 @@ impl Seat {
         if self.view.is_quorum(heard.without(victim)) {
             self.shun = SlotMask::only(victim);
             base.event(Event::Shunned(victim));
+        }
+    }
+
+    /// Remembers since when each member is not heard by everybody.
+    fn note_doubts(&mut self, now: Time, heard: SlotMask) {
+        let id = self.view.id();
+        let others = heard.without(self.own).iter().map(|slot| &self.peers[slot].last).filter(|last| last.view == id);
+        let by_all = others.fold(self.view.full(), |by_all, last| by_all.and(last.hears));
+        for (slot, since) in self.doubted.iter_mut() {
+            if by_all.contains(slot) {
+                *since = None;
+            } else {
+                since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Whoever is to go stays if no quorum is heard without it: somebody else has died since, the master that asked for
+    /// it perhaps, who would have taken that back. Votes count on silence alone, so to listen again is always safe.
+    fn spare_the_needed(&mut self, base: &Base, now: Time) {
+        if !self.shun.is_empty() && !self.view.is_quorum(self.hears(base, now).minus(self.shun)) {
+            self.shun = SlotMask::EMPTY;
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct PeerState {
     /// The counter of that keepalive.
     pub(super) counter: u64,
     /// When the newest of our keepalives that it has echoed in our view was sent.
-    echoed: Option<Time>,
+    pub(super) echoed: Option<Time>,
     /// The same for the view that it has voted for or entered before us.
     echoed_next: Option<(ViewId, Time)>,
     pub(super) last: Keepalive,
@@ -162,7 +162,7 @@ impl Seat {
         let mut times = [(Time::ZERO, self.own); Slot::COUNT];
         let mut filled = 0_usize;
         // Who has voted for the next view echoes in this one no more, not even itself.
-        let own = (self.own, Some(self.acceptor.voted_at.unwrap_or(now)));
+        let own = (self.own, Some(self.acceptor.voted_at.unwrap_or(now)).filter(|_| !self.acceptor.gave_up(self.own)));
         let others = self.view.full().without(self.own).iter().map(|slot| (slot, self.peers[slot].echoed));
         for (slot, echoed) in others.chain([own]) {
             if let (Some(sent), Some(place)) = (echoed, times.get_mut(filled)) {

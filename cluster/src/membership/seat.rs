@@ -35,6 +35,8 @@ pub(super) struct Seat {
     pub(super) retry_at: Time,
     /// Members that the master told everybody not to listen to.
     pub(super) shun: SlotMask,
+    /// Since when a member is not heard by everybody, as far as the master knows.
+    pub(super) doubted: SlotMap<Option<Time>>,
     pub(super) drained: SlotMask,
     /// Learners that hold all that this node owns.
     pub(super) counted: SlotMask,
@@ -82,6 +84,7 @@ impl Seat {
             proposal: None,
             retry_at: now,
             shun: SlotMask::EMPTY,
+            doubted: SlotMap::default(),
             drained: SlotMask::EMPTY,
             counted: SlotMask::EMPTY,
             slow: SlotMask::EMPTY,
@@ -145,6 +148,7 @@ impl Seat {
         self.counted = self.counted.and(self.view.all()).minus(self.view.full());
         self.slow = self.slow.and(self.view.all());
         self.shun = SlotMask::EMPTY;
+        self.doubted = SlotMap::default();
         self.own = own;
         self.installed_at = now;
         self.acceptor = Acceptor::default();

@@ -42,8 +42,13 @@ impl Acceptor {
         let (_, view) = self.waiting.as_ref()?;
         let policy = &base.config.policy;
         let removed = seat.view.full().minus(view.full());
-        let silent = removed.iter().map(|slot| seat.peers[slot].accepted_at + policy.silence).max()?;
+        let silent = removed.iter().map(|slot| seat.is_harmless_at(base, slot)).max()?;
         Some(silent.max(seat.installed_at + policy.view_stands))
+    }
+
+    /// Whether this voter has voted for a view without itself.
+    pub(super) fn gave_up(&self, own: Slot) -> bool {
+        self.accepted.as_ref().is_some_and(|(_, view)| !view.full().contains(own))
     }
 
     /// Promises to vote in no older ballot; returns what it has voted for.
@@ -122,14 +127,23 @@ impl Seat {
         self.vote(base, now)
     }
 
+    /// From when on this voter can say that a member which a view removes sends no more. It may be needed to vote itself
+    /// out: of three, one has voted for a view without it and another died, and no other view can be decided.
+    fn is_harmless_at(&self, base: &Base, removed: Slot) -> Time {
+        let policy = &base.config.policy;
+        if removed == self.own {
+            return base.lease_until + policy.silence.saturating_sub(policy.lease);
+        }
+        self.peers[removed].accepted_at + policy.silence
+    }
+
     /// Votes for the proposal that waits, once nothing stands against it.
     pub(super) fn vote(&mut self, base: &mut Base, now: Time) -> Next {
         let Some((ballot, view)) = &self.acceptor.waiting else { return Next::Stay };
         let policy = &base.config.policy;
         let removed = self.view.full().minus(view.full());
         let stands = removed.is_empty() || now >= self.installed_at + policy.view_stands;
-        let silent =
-            removed.iter().all(|slot| slot != self.own && now >= self.peers[slot].accepted_at + policy.silence);
+        let silent = removed.iter().all(|slot| now >= self.is_harmless_at(base, slot));
         let same_table = self.table.as_ref().is_some_and(|table| table.version().sequence == view.base_table());
         if !same_table {
             // A voter keeps the version that its vote builds on, so a newer one held here was never acted on.
@@ -166,7 +180,11 @@ impl Seat {
     }
 
     fn count(&mut self, base: &mut Base, now: Time, slot: Slot, ballot: Ballot, id: ViewId) -> Next {
-        let votes = self.acceptor.tally(ballot, id, slot);
+        let mut votes = self.acceptor.tally(ballot, id, slot);
+        // Who has voted itself out stays until it is told: those that go on may not have heard its vote yet.
+        if self.acceptor.gave_up(self.own) {
+            votes = votes.without(self.own);
+        }
         if !self.view.is_quorum(votes) {
             return Next::Stay;
         }
