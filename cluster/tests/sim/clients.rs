@@ -92,7 +92,7 @@ impl World {
         }
         self.judge_sets();
         let interval = match self.plan.script {
-            Script::Random => 50 * MS,
+            Script::Random | Script::Stolen => 50 * MS,
             Script::QuickViews => 4 * MS,
         };
         self.queue.push(self.now + interval, Event::Data);

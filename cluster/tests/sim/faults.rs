@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cluster::membership::Link;
 use cluster::{StartId, View};
 
+use crate::node::Node;
 use crate::world::{MS, S, Script, World};
 
 /// What ends a fault, or carries it on.
@@ -12,6 +13,7 @@ use crate::world::{MS, S, Script, World};
 pub(crate) enum Heal {
     Start(usize),
     Resume(usize),
+    Pause(usize),
     Cuts,
     Air,
     Kill(usize),
@@ -37,6 +39,11 @@ pub(crate) fn heal(world: &mut World, heal: Heal) {
     match heal {
         Heal::Start(node) => world.start(node),
         Heal::Resume(node) => world.resume(node),
+        Heal::Pause(node) => {
+            if world.nodes[node].is_running() {
+                world.pause(node);
+            }
+        }
         Heal::Cuts => {
             world.air.heal_cuts();
             world.log(|| "cuts healed".into());
@@ -53,10 +60,11 @@ pub(crate) fn heal(world: &mut World, heal: Heal) {
             }
         }
         Heal::Kill(node) => {
-            if world.now >= world.calm_until && may_kill(world, node) {
+            let stolen = world.plan.script == Script::Stolen;
+            if world.now >= world.calm_until && (stolen || may_kill(world, node)) {
                 world.kill(node);
                 world.heal_at(2 * S, Heal::Start(node));
-                count(world, "F28 another killed during a take-over");
+                count(world, if stolen { "a member killed" } else { "F28 another killed during a take-over" });
             }
         }
     }
@@ -391,4 +399,41 @@ pub(crate) fn quick_views(world: &mut World) {
     }
     world.heal_at(400 * MS, Heal::Cuts);
     count(world, "two views in quick succession");
+}
+
+/// For so long the processors are stolen; within it, a node fails.
+const STOLEN: u64 = 1_500 * MS;
+
+/// A node fails, the master every second time, while a hypervisor takes the processors of all away in bursts, each shorter
+/// than what a member may be silent for.
+pub(crate) fn steal(world: &mut World) {
+    let whole =
+        |node: &Node| node.membership.view().is_some_and(|view| view.full().len() as usize == world.nodes.len());
+    let Some(master) = master(world).filter(|_| world.nodes.iter().all(whole)) else { return };
+    let nodes = world.nodes.len();
+    let (burst_max, percent) = if world.plan.seed.is_multiple_of(2) { (32 * MS, 30) } else { (17 * MS, 50) };
+    for node in 0..nodes {
+        let mut at = 0;
+        while at < STOLEN {
+            let burst = 2 * MS + world.dice.below(burst_max - 2 * MS);
+            world.heal_at(at, Heal::Pause(node));
+            world.heal_at(at + burst, Heal::Resume(node));
+            at += burst * 100 / percent;
+        }
+    }
+    let offset = if world.dice.below(2) == 0 { 0 } else { 1 + world.dice.below(nodes as u64 - 1) as usize };
+    let victim = (master + offset) % nodes;
+    if world.dice.below(2) == 0 {
+        let soon = world.dice.below(600 * MS);
+        world.heal_at(soon, Heal::Kill(victim));
+    } else {
+        for node in (0..nodes).filter(|node| *node != victim) {
+            split(world, victim, node);
+        }
+        world.air.client_cut |= 1 << victim;
+        world.air.carrier_down |= 1 << victim;
+        world.heal_at(STOLEN + 400 * MS, Heal::Cuts);
+        count(world, "a member cut off");
+    }
+    count(world, "processors stolen");
 }

@@ -64,6 +64,8 @@ pub(crate) enum Script {
     Random,
     /// Two views in quick succession, of which the second removes an owner that the first still leaned on.
     QuickViews,
+    /// One node fails while the processors of all are taken away in bursts.
+    Stolen,
 }
 
 /// A datagram on its way.
@@ -261,6 +263,10 @@ impl World {
                 Script::Random => {
                     faults::inject(self);
                     S + self.dice.below(5 * S)
+                }
+                Script::Stolen => {
+                    faults::steal(self);
+                    4 * S
                 }
                 Script::QuickViews => {
                     faults::quick_views(self);
