@@ -5,7 +5,7 @@ use std::time::Duration;
 use wire::{Slot, Time, Writer};
 
 use super::seat::Seat;
-use super::{Base, Destination, Next, address_on};
+use super::{Base, Destination, How, Next, address_on};
 use crate::datagram::{Datagram, Keepalive};
 use crate::identity::{Network, StartId};
 use crate::policy::Policy;
@@ -181,6 +181,9 @@ impl Seat {
                     self.ever_leased = true;
                 }
                 base.lease_until = base.lease_until.max(until);
+                if base.lease_until > now && std::mem::take(&mut self.awaits_lease) {
+                    self.reconcile(base, now, How::Unplanned);
+                }
                 return;
             }
         }

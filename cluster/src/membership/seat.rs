@@ -43,6 +43,8 @@ pub(super) struct Seat {
     pub(super) slow: SlotMask,
     pub(super) table_committed: u32,
     pub(super) ever_leased: bool,
+    /// Sets fell to this node while it had no lease: it takes them when it has one.
+    pub(super) awaits_lease: bool,
     pub(super) applicants: Vec<Applicant>,
     pub(super) balance_at: Time,
     pub(super) announce_at: Time,
@@ -90,6 +92,7 @@ impl Seat {
             slow: SlotMask::EMPTY,
             table_committed: 0,
             ever_leased: false,
+            awaits_lease: false,
             applicants: Vec::new(),
             balance_at: now,
             announce_at: now,
@@ -116,7 +119,7 @@ impl Seat {
     pub(super) fn on_seated(&mut self, base: &mut Base, now: Time) {
         base.outputs.push_back(Output::View { view: Arc::clone(&self.view), own: self.own });
         let how = if self.view.base() == ViewId::default() { How::Founded } else { How::Unplanned };
-        self.reconcile(base, how);
+        self.reconcile(base, now, how);
         self.begin_round(base, now);
         self.renew_lease(base, now);
     }
@@ -169,7 +172,7 @@ impl Seat {
             base.event(Event::Silent(slot));
         }
         base.outputs.push_back(Output::View { view: Arc::clone(&self.view), own });
-        self.reconcile(base, How::Unplanned);
+        self.reconcile(base, now, How::Unplanned);
         self.begin_round(base, now);
         self.renew_lease(base, now);
         Next::Stay
@@ -329,7 +332,7 @@ impl Seat {
     }
 
     /// Brings the driver's picture of owned sets in line with the table.
-    pub(super) fn reconcile(&mut self, base: &mut Base, how: How) {
+    pub(super) fn reconcile(&mut self, base: &mut Base, now: Time, how: How) {
         let Some(table) = &self.table else { return };
         let own = self.own;
         for (set, entry) in table.iter() {
@@ -360,7 +363,10 @@ impl Seat {
             }
             let held = self.held[set];
             if entry.owner == own && !leaving {
-                if held != Some(entry.epoch) {
+                // Others may have gone on without a node that has no lease, and with the set.
+                if held != Some(entry.epoch) && how == How::Unplanned && base.lease_until <= now {
+                    self.awaits_lease = true;
+                } else if held != Some(entry.epoch) {
                     self.held[set] = Some(entry.epoch);
                     let tenure = Tenure { epoch: entry.epoch, slot: own };
                     base.outputs.push_back(Output::Acquire { set, tenure, how });

@@ -168,7 +168,7 @@ impl Seat {
 
     /// Another version of the table is held: acts on it and says so.
     pub(super) fn on_table(&mut self, base: &mut Base, now: Time) {
-        self.reconcile(base, How::Unplanned);
+        self.reconcile(base, now, How::Unplanned);
         self.begin_round(base, now);
         self.drive_moves(base, now);
     }
