@@ -38,7 +38,7 @@ fn deliver(nodes: &mut [Membership], now: Time, (from, to, datagram): (usize, us
 /// Cuts a node off, and brings to it, so much later, what the two others say to each other. Returns for how long it may
 /// still send when they have gone on without it.
 fn lease_of_a_cut_off_node(cut_off: usize, delay: Duration) -> Duration {
-    let mut nodes: Vec<Membership> = (0..3).map(node).collect();
+    let mut nodes: Vec<Membership> = (0..3).map(|number| node(number, 3)).collect();
     let mut now = Time::ZERO;
     while now < Time::from_millis(1000) {
         now += STEP;

@@ -5,8 +5,10 @@ mod nodes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cluster::membership::Event;
-use cluster::{Membership, Network, membership};
+use cluster::membership::{Event, Output};
+use cluster::{Membership, Network};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use wire::Time;
 
 use nodes::{addresses, node};
@@ -15,65 +17,92 @@ const STEP: Duration = Duration::from_micros(500);
 /// Twice what two views take, the one without who is silent and the one after it.
 const SERVED_MAX: Duration = Duration::from_millis(200);
 /// Who was voted out nevertheless has joined anew by then.
-const WHOLE_MAX: Duration = Duration::from_secs(2);
+const WHOLE_MAX: Duration = Duration::from_secs(4);
+/// The first octet of a datagram: Prepare, Promise, Propose, Accept.
+const DECISIONS: std::ops::RangeInclusive<u8> = 2..=5;
+const PROPOSE: u8 = 4;
 
-struct Trio {
-    nodes: [Membership; 3],
+struct Cluster {
+    nodes: Vec<Membership>,
     now: Time,
     /// Who does not hear whom.
     deaf: Vec<(usize, usize)>,
-    dead: Option<usize>,
+    dead: Vec<usize>,
     shunned: usize,
 }
 
-impl Trio {
-    /// Three full members.
-    fn formed() -> Self {
-        let nodes = [node(0), node(1), node(2)];
-        let mut trio = Self { nodes, now: Time::ZERO, deaf: Vec::new(), dead: None, shunned: 0 };
-        trio.run(Duration::from_secs(1));
-        assert!((0..3).all(|at| trio.full_in_view_of(at) == 3), "three nodes form a cluster");
-        trio
+impl Cluster {
+    /// So many full members.
+    fn formed(count: u8) -> Self {
+        let nodes: Vec<Membership> = (0..count).map(|number| node(number, count)).collect();
+        let mut cluster = Self { nodes, now: Time::ZERO, deaf: Vec::new(), dead: Vec::new(), shunned: 0 };
+        cluster.run(Duration::from_secs(2));
+        assert!(cluster.is_whole(), "{count} nodes form a cluster");
+        cluster
     }
 
-    fn full_in_view_of(&self, at: usize) -> u32 {
-        self.nodes[at].view().map_or(0, |view| view.full().len())
+    fn alive(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| !self.dead.contains(at)).collect()
     }
 
-    /// The node whose number the master's name ends in.
+    fn serves(&self, at: usize) -> bool {
+        self.nodes[at].lease_until() > self.now
+    }
+
+    /// All that live are in one view, and nobody else.
+    fn is_whole(&self) -> bool {
+        let alive = self.alive();
+        let full = |at: &usize| self.nodes[*at].view().map_or(0, |view| view.full().len() as usize);
+        alive.iter().all(|at| self.serves(*at) && full(at) == alive.len())
+    }
+
+    /// Everybody is in a view of all.
+    fn is_untouched(&self) -> bool {
+        let full = |node: &Membership| node.view().map_or(0, |view| view.full().len() as usize);
+        self.nodes.iter().all(|node| full(node) == self.nodes.len())
+    }
+
     fn master(&self) -> usize {
         let view = self.nodes[0].view().unwrap();
         let master = view.member(view.master()).unwrap();
-        (0..3).find(|at| self.nodes[*at].identity().start == master.identity.start).unwrap()
+        (0..self.nodes.len()).find(|at| self.nodes[*at].identity().start == master.identity.start).unwrap()
     }
 
-    fn step(&mut self) {
-        self.now += STEP;
-        let mut said = Vec::new();
-        let mut buffer = Vec::new();
-        for (from, node) in self.nodes.iter_mut().enumerate().filter(|(at, _)| Some(*at) != self.dead) {
-            if node.poll_timeout() <= self.now {
-                node.handle_timeout(self.now);
-            }
-            while let Some(output) = node.poll_output() {
-                if let membership::Output::Event(Event::Shunned(_)) = output {
-                    self.shunned += 1;
-                } else if let membership::Output::JoinAsked(identity) = output {
-                    node.handle_join_verdict(self.now, identity.start, Ok(()));
-                } else if let membership::Output::View { view, own } = output {
-                    // What replication would say.
-                    for member in view.members().iter().filter(|member| member.slot != own) {
-                        node.handle_counted(self.now, member.identity.start);
-                    }
+    fn take_outputs(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        while let Some(output) = node.poll_output() {
+            if let Output::Event(Event::Shunned(_)) = output {
+                self.shunned += 1;
+            } else if let Output::JoinAsked(identity) = output {
+                node.handle_join_verdict(self.now, identity.start, Ok(()));
+            } else if let Output::View { view, own } = output {
+                // What replication would say.
+                for member in view.members().iter().filter(|member| member.slot != own) {
+                    node.handle_counted(self.now, member.identity.start);
                 }
             }
-            while let Some(to) = node.poll_transmit(&mut buffer) {
+        }
+    }
+
+    /// Half a millisecond, in which the datagrams that `passes` lets through (from, to, kind) are delivered.
+    fn step(&mut self, mut passes: impl FnMut(usize, usize, u8) -> bool) {
+        self.now += STEP;
+        let (mut said, mut buffer) = (Vec::new(), Vec::new());
+        for from in self.alive() {
+            if self.nodes[from].poll_timeout() <= self.now {
+                self.nodes[from].handle_timeout(self.now);
+            }
+            self.take_outputs(from);
+            while let Some(to) = self.nodes[from].poll_transmit(&mut buffer) {
                 let SocketAddr::V4(address) = to.to else { continue };
-                said.push((from, usize::from(address.ip().octets()[3]), buffer.clone()));
+                let to = usize::from(address.ip().octets()[3]);
+                if passes(from, to, buffer[0]) {
+                    said.push((from, to, buffer.clone()));
+                }
             }
         }
         for (from, to, datagram) in said {
-            if self.dead != Some(to) && !self.deaf.contains(&(to, from)) {
+            if !self.dead.contains(&to) && !self.deaf.contains(&(to, from)) {
                 let sender = self.nodes[from].identity().start;
                 let source = addresses(u8::try_from(from).unwrap())[0].unwrap();
                 self.nodes[to].handle_datagram(self.now, Network::new(0).unwrap(), source, sender, &datagram);
@@ -84,38 +113,39 @@ impl Trio {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            self.step();
+            self.step(|_, _, _| true);
         }
+    }
+
+    /// Two members other than the master do not hear each other, and the master asks one to go.
+    fn asked_to_go(count: u8, pair: [usize; 2]) -> (Self, usize, [usize; 2]) {
+        let mut cluster = Self::formed(count);
+        let master = cluster.master();
+        let others: Vec<usize> = cluster.alive().into_iter().filter(|at| *at != master).collect();
+        let pair = pair.map(|at| others[at]);
+        cluster.deaf = vec![(pair[0], pair[1]), (pair[1], pair[0])];
+        while cluster.shunned == 0 {
+            cluster.step(|_, _, _| true);
+        }
+        (cluster, master, pair)
     }
 }
 
-/// Two members do not hear each other, the master asks one to go, and `dies` dies, so much later; the two others hear
-/// each other again.
+/// Somebody is asked to go, and `dies` dies, so much later; all others hear each other again.
 fn goes_on_without(dies: impl Fn(usize, [usize; 2]) -> usize, later: Duration) {
-    let mut trio = Trio::formed();
-    let master = trio.master();
-    let others: Vec<usize> = (0..3).filter(|at| *at != master).collect();
-    let others = [others[0], others[1]];
-    trio.deaf = vec![(others[0], others[1]), (others[1], others[0])];
-    while trio.shunned == 0 {
-        trio.step();
-    }
-    trio.run(later);
-    if (0..3).any(|at| trio.full_in_view_of(at) != 3) {
+    let (mut cluster, master, others) = Cluster::asked_to_go(3, [0, 1]);
+    cluster.run(later);
+    if !cluster.is_untouched() {
         return;
     }
     let dead = dies(master, others);
-    trio.dead = Some(dead);
-    trio.deaf.clear();
-    trio.run(SERVED_MAX);
-    let left: Vec<usize> = (0..3).filter(|at| *at != dead).collect();
-    let serves = |trio: &Trio, at: usize| trio.nodes[at].lease_until() > trio.now;
-    assert!(left.iter().any(|at| serves(&trio, *at)), "n{dead} died {later:?} after somebody was asked to go");
-    trio.run(WHOLE_MAX);
-    for at in left {
-        assert_eq!(trio.full_in_view_of(at), 2, "n{at}, n{dead} died {later:?} after somebody was asked to go");
-        assert!(serves(&trio, at), "n{at} holds no lease");
-    }
+    cluster.dead.push(dead);
+    cluster.deaf.clear();
+    cluster.run(SERVED_MAX);
+    let serves = cluster.alive().iter().any(|at| cluster.serves(*at));
+    assert!(serves, "n{dead} died {later:?} after somebody was asked to go");
+    cluster.run(WHOLE_MAX);
+    assert!(cluster.is_whole(), "n{dead} died {later:?} after somebody was asked to go");
 }
 
 #[test]
@@ -131,5 +161,68 @@ fn another_dies_than_who_is_asked_to_go() {
         for other in [0, 1] {
             goes_on_without(|_, others| others[other], STEP * steps);
         }
+    }
+}
+
+#[test]
+fn the_master_dies_as_it_proposes_to_go_on_without_somebody() {
+    for (count, pairs) in [(3, &[[0, 1]][..]), (4, &[[0, 1], [0, 2], [1, 2]]), (5, &[[0, 1], [0, 3], [1, 3]])] {
+        for pair in pairs {
+            for reached in 0..1_u32 << count {
+                let (mut cluster, master, _) = Cluster::asked_to_go(count, *pair);
+                let mut proposed = false;
+                while !proposed {
+                    cluster.step(|from, to, kind| {
+                        let proposes = from == master && kind == PROPOSE;
+                        proposed |= proposes;
+                        !proposes || reached >> to & 1 == 1
+                    });
+                }
+                cluster.dead.push(master);
+                cluster.deaf.clear();
+                cluster.run(WHOLE_MAX);
+                assert!(cluster.is_whole(), "{count} nodes, {pair:?} deaf, the proposal reached {reached:b}");
+            }
+        }
+    }
+}
+
+/// Decisions are lost at random, and somebody, the master mostly, dies at random, perhaps in the middle of what it says.
+fn dies_at_random(seed: u64) {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let count = dice.random_range(3..=5);
+    let last = usize::from(count) - 2;
+    let first = dice.random_range(0..last);
+    let (mut cluster, master, pair) = Cluster::asked_to_go(count, [first, dice.random_range(first + 1..=last)]);
+    if dice.random_range(0..3) == 0 {
+        cluster.deaf.pop();
+    }
+    let dies = if dice.random_range(0..4) == 0 { pair[dice.random_range(0..2)] } else { master };
+    let loss = [0, 10, 30, 60, 90][dice.random_range(0..5)];
+    let mut is_lost = |kind: u8| DECISIONS.contains(&kind) && dice.random_range(0..100) < loss;
+    let mut said_of_it = 0;
+    let (last_word, last_step) = (1 + seed % 40, 1 + seed / 40 % 120);
+    for _ in 0..last_step {
+        cluster.step(|from, _, kind| {
+            said_of_it += u64::from(from == dies && DECISIONS.contains(&kind));
+            (from != dies || said_of_it < last_word) && !is_lost(kind)
+        });
+        if said_of_it >= last_word {
+            break;
+        }
+    }
+    cluster.dead.push(dies);
+    for _ in 0..seed % 400 {
+        cluster.step(|_, _, kind| !is_lost(kind));
+    }
+    cluster.deaf.clear();
+    cluster.run(WHOLE_MAX);
+    assert!(cluster.is_whole(), "seed {seed}: {count} nodes, {pair:?} deaf, n{dies} died, {loss} % of decisions lost");
+}
+
+#[test]
+fn somebody_dies_at_any_moment_while_decisions_are_lost() {
+    for seed in 0..400 {
+        dies_at_random(seed);
     }
 }

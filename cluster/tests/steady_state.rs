@@ -11,7 +11,9 @@ use cluster::membership::Output;
 use cluster::{Membership, Network};
 use wire::Time;
 
-use nodes::{NODES, addresses, node};
+use nodes::{addresses, node};
+
+const NODES: u8 = 3;
 
 struct Counting;
 
@@ -67,7 +69,7 @@ fn run(nodes: &mut [Membership], now: &mut Time, span: Duration, buffer: &mut Ve
 
 #[test]
 fn a_quiet_cluster_does_not_allocate() {
-    let mut nodes: Vec<Membership> = (0..NODES).map(node).collect();
+    let mut nodes: Vec<Membership> = (0..NODES).map(|number| node(number, NODES)).collect();
     let (mut now, mut buffer) = (Time::ZERO, Vec::with_capacity(4096));
     run(&mut nodes, &mut now, Duration::from_secs(5), &mut buffer);
     for node in &nodes {

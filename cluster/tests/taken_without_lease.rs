@@ -11,8 +11,9 @@ use cluster::membership::{How, Output};
 use cluster::{Membership, Network};
 use wire::{Time, WorkSet};
 
-use nodes::{NODES, addresses, node};
+use nodes::{addresses, node};
 
+const NODES: u8 = 3;
 const STEP: Duration = Duration::from_micros(500);
 
 struct Cluster {
@@ -29,7 +30,7 @@ struct Cluster {
 
 impl Cluster {
     fn formed() -> Self {
-        let nodes: Vec<Membership> = (0..NODES).map(node).collect();
+        let nodes: Vec<Membership> = (0..NODES).map(|number| node(number, NODES)).collect();
         let owned = vec![BTreeSet::new(); nodes.len()];
         let (now, backlog) = (Time::ZERO, Vec::new());
         let mut cluster = Self { nodes, now, dead: None, paused: None, backlog, owned, waited: 0 };

@@ -184,10 +184,12 @@ impl Seat {
     }
 
     /// Whoever is to go stays if no quorum is heard without it: somebody else has died since, the master that asked for
-    /// it perhaps, who would have taken that back. Votes count on silence alone, so to listen again is always safe.
+    /// it perhaps, who would have taken that back. Votes count on silence alone, so to listen again is always safe; but
+    /// what a proposal removes that may be decided already must fall silent here, or nothing else ever is decided.
     fn spare_the_needed(&mut self, base: &Base, now: Time) {
-        if !self.shun.is_empty() && !self.view.is_quorum(self.hears(base, now).minus(self.shun)) {
-            self.shun = SlotMask::EMPTY;
+        let hears = self.hears(base, now);
+        if !self.shun.is_empty() && !self.view.is_quorum(hears.minus(self.shun)) {
+            self.shun = self.shun.and(self.acceptor.waits_to_remove(self.view.full())).and(hears);
         }
     }
 

@@ -115,7 +115,9 @@ impl Seat {
                 return self.install(base, now, view);
             }
         } else if slot == self.view.master() && keepalive.view == id {
-            self.shun = keepalive.shun.without(self.own);
+            // A vote that waits needs silence whether the master does or not: it may wait for no vote of its own any more.
+            let needed = self.shun.and(self.acceptor.waits_to_remove(self.view.full()));
+            self.shun = keepalive.shun.or(needed).without(self.own);
             self.drained = keepalive.drained;
             if keepalive.table_committed > self.table_committed {
                 self.table_committed = keepalive.table_committed;
@@ -162,7 +164,8 @@ impl Seat {
         let mut times = [(Time::ZERO, self.own); Slot::COUNT];
         let mut filled = 0_usize;
         // Who has voted for the next view echoes in this one no more, not even itself.
-        let own = (self.own, Some(self.acceptor.voted_at.unwrap_or(now)).filter(|_| !self.acceptor.gave_up(self.own)));
+        let own =
+            (self.own, Some(self.acceptor.voted_at.unwrap_or(now)).filter(|_| !self.acceptor.has_voted_out(self.own)));
         let others = self.view.full().without(self.own).iter().map(|slot| (slot, self.peers[slot].echoed));
         for (slot, echoed) in others.chain([own]) {
             if let (Some(sent), Some(place)) = (echoed, times.get_mut(filled)) {

@@ -46,9 +46,15 @@ impl Acceptor {
         Some(silent.max(seat.installed_at + policy.view_stands))
     }
 
-    /// Whether this voter has voted for a view without itself.
-    pub(super) fn gave_up(&self, own: Slot) -> bool {
-        self.accepted.as_ref().is_some_and(|(_, view)| !view.full().contains(own))
+    /// Whether this voter has voted for a view without that member: it was harmless then, and this node echoes nothing in
+    /// the old view since.
+    pub(super) fn has_voted_out(&self, slot: Slot) -> bool {
+        self.accepted.as_ref().is_some_and(|(_, view)| !view.full().contains(slot))
+    }
+
+    /// Those of `full` that the proposal removes which waits for its conditions.
+    pub(super) fn waits_to_remove(&self, full: SlotMask) -> SlotMask {
+        self.waiting.as_ref().map_or(SlotMask::EMPTY, |(_, view)| full.minus(view.full()))
     }
 
     /// Promises to vote in no older ballot; returns what it has voted for.
@@ -143,7 +149,8 @@ impl Seat {
         let policy = &base.config.policy;
         let removed = self.view.full().minus(view.full());
         let stands = removed.is_empty() || now >= self.installed_at + policy.view_stands;
-        let silent = removed.iter().all(|slot| now >= self.is_harmless_at(base, slot));
+        let silent =
+            removed.iter().all(|slot| self.acceptor.has_voted_out(slot) || now >= self.is_harmless_at(base, slot));
         let same_table = self.table.as_ref().is_some_and(|table| table.version().sequence == view.base_table());
         if !same_table {
             // A voter keeps the version that its vote builds on, so a newer one held here was never acted on.
@@ -182,7 +189,7 @@ impl Seat {
     fn count(&mut self, base: &mut Base, now: Time, slot: Slot, ballot: Ballot, id: ViewId) -> Next {
         let mut votes = self.acceptor.tally(ballot, id, slot);
         // Who has voted itself out stays until it is told: those that go on may not have heard its vote yet.
-        if self.acceptor.gave_up(self.own) {
+        if self.acceptor.has_voted_out(self.own) {
             votes = votes.without(self.own);
         }
         if !self.view.is_quorum(votes) {
