@@ -118,6 +118,8 @@ pub struct Replication {
     apply_pending: bool,
     /// Something has happened since the last time when there was nothing to pack.
     pack_due: bool,
+    /// When that was.
+    now: Time,
     outputs: VecDeque<Output>,
 }
 
@@ -138,6 +140,7 @@ impl Replication {
             handed: BTreeMap::new(),
             apply_pending: false,
             pack_due: false,
+            now: Time::ZERO,
             outputs: VecDeque::new(),
         }
     }
@@ -165,10 +168,15 @@ impl Replication {
         self.start
     }
 
+    fn wake(&mut self, now: Time) {
+        self.pack_due = true;
+        self.now = now;
+    }
+
     /// A view is in force (from [`membership::Output::View`](crate::membership::Output::View)). What waits is judged
     /// anew: a member that is gone is waited for no more.
     pub fn handle_view(&mut self, now: Time, view: &Arc<View>, own: Slot) {
-        self.pack_due = true;
+        self.wake(now);
         if view.base() == ViewId::default() {
             self.forget();
         }
@@ -214,7 +222,7 @@ impl Replication {
 
     /// The streams to and from `peer` are open.
     pub fn handle_peer_connected(&mut self, now: Time, peer: StartId) {
-        self.pack_due = true;
+        self.wake(now);
         let role = self.view.as_ref().and_then(|view| view.by_start(peer)).map(|member| member.role);
         let state = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
         state.connect();
@@ -240,7 +248,7 @@ impl Replication {
 
     /// Takes one message of `peer`'s stream. After one that cannot be read nothing more is taken.
     pub fn handle_message(&mut self, now: Time, peer: StartId, message: &[u8]) {
-        self.pack_due = true;
+        self.wake(now);
         if !self.peers.get(&peer).is_some_and(|peer| peer.is_connected() && !peer.is_gone()) {
             return;
         }
@@ -257,7 +265,7 @@ impl Replication {
 
     /// Looks for members that do not keep up.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.pack_due = true;
+        self.wake(now);
         self.judge_speed(now);
     }
 
@@ -280,8 +288,10 @@ impl Replication {
 
     /// This node owns `set` under `tenure` from now on (from
     /// [`membership::Output::Acquire`](crate::membership::Output::Acquire)): its copy is published under the new epoch.
-    pub fn acquire(&mut self, now: Time, set: WorkSet, tenure: Tenure) {
-        self.pack_due = true;
+    /// Returns the number of the publication. The copy may hold changes that only the last owner and this node knew of:
+    /// nothing that tells of them may leave before that number is committed.
+    pub fn acquire(&mut self, now: Time, set: WorkSet, tenure: Tenure) -> CommitId {
+        self.wake(now);
         let store = &mut self.sets[set];
         store.epoch = tenure.epoch;
         store.owned = true;
@@ -290,7 +300,9 @@ impl Replication {
             peer.forget_want(set);
         }
         self.publish(now, set);
+        let published = CommitId(self.log.last());
         self.settle(now);
+        published
     }
 
     /// This node owns `set` no more.
@@ -304,7 +316,7 @@ impl Replication {
     /// # Errors
     /// This node does not own the set.
     pub fn put(&mut self, now: Time, id: RecordId, change: Change) -> Result<CommitId, PutError> {
-        self.pack_due = true;
+        self.wake(now);
         let store = &mut self.sets[id.set];
         if !store.owned {
             return Err(PutError::NotOwner(id.set));
@@ -329,7 +341,7 @@ impl Replication {
         tenure: Tenure,
         state: &[u8],
     ) -> Result<(), PutError> {
-        self.pack_due = true;
+        self.wake(now);
         let store = &mut self.sets[set];
         // The move may have ended while the application was stopping, and the set be this node's again.
         if !store.owned || tenure.epoch <= store.epoch {
@@ -345,7 +357,7 @@ impl Replication {
 
     /// All [`Output::Apply`] taken so far are in the dispatch tables.
     pub fn handle_applied(&mut self, now: Time) {
-        self.pack_due = true;
+        self.wake(now);
         self.apply_pending = false;
         self.settle(now);
     }

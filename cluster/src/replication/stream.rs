@@ -255,8 +255,10 @@ impl Replication {
         epoch: Epoch,
         records: BTreeMap<(RecordKind, u128), Box<[u8]>>,
     ) {
+        // An answer to what is asked for no more is older than what has come from the new owner since, whatever it says.
+        let is_wanted = self.peers.get(&from).is_some_and(|peer| peer.wants.contains_key(&set));
         let store = &mut self.sets[set];
-        if store.epoch != epoch || store.owned {
+        if store.epoch != epoch || store.owned || !is_wanted {
             return;
         }
         for (id, change) in store.replace(set, records) {
@@ -340,7 +342,8 @@ impl Replication {
         for (start, set) in last_words {
             if let Some(handed) = self.handed.get(&set).filter(|handed| handed.to == start) {
                 let state = handed.state.clone();
-                self.log.append(Some(start), Entry::HandOver { set, tenure: handed.tenure, state }.to_bytes());
+                let last_word = Entry::HandOver { set, tenure: handed.tenure, state };
+                self.append(self.now, Some(start), &last_word);
             }
         }
     }
@@ -361,7 +364,7 @@ impl Replication {
         }
         chunks.push(Entry::Content { set, epoch, last: true, records });
         for chunk in chunks {
-            self.log.append(Some(to), chunk.to_bytes());
+            self.append(self.now, Some(to), &chunk);
         }
     }
 }
