@@ -85,6 +85,8 @@ pub(crate) struct App {
     sessions: BTreeMap<u64, Session>,
     counters: BTreeMap<u64, u64>,
     waiting: VecDeque<(CommitId, WorkSet, Tenure, Waiting)>,
+    /// What was adopted of these sets may leave once this is committed.
+    adopted: BTreeMap<WorkSet, CommitId>,
     /// Sets that are to move here.
     coming: BTreeMap<WorkSet, Tenure>,
     /// The last words on them, until this node works for them.
@@ -121,6 +123,7 @@ impl App {
             sessions: BTreeMap::new(),
             counters: BTreeMap::new(),
             waiting: VecDeque::new(),
+            adopted: BTreeMap::new(),
             coming: BTreeMap::new(),
             handed: BTreeMap::new(),
             apart: None,
@@ -189,6 +192,7 @@ impl App {
             self.sessions.retain(|session, _| home(*session) != set);
             self.counters.retain(|session, _| home(*session) != set);
             self.waiting.retain(|(_, waiting, _, _)| *waiting != set);
+            self.adopted.remove(&set);
         }
     }
 
@@ -248,6 +252,11 @@ impl App {
             let waits = |waiting: &Waiting| matches!(waiting, Waiting::Answer { session: s, .. } if *s == session);
             let again = message == known.last && !self.waiting.iter().any(|(_, _, _, waiting)| waits(waiting));
             let answer = known.answer;
+            if again && let Some(commit) = self.adopted.get(&set) {
+                let again = Waiting::Answer { session, key, message, answer };
+                self.waiting.push_back((*commit, set, tenure, again));
+                return Heard::Silent;
+            }
             return if again { Heard::Sent(Sent::Answer { session, key, message, answer }) } else { Heard::Silent };
         }
         (known.last, known.answer) = (message, noise);
@@ -283,7 +292,13 @@ impl App {
         }
     }
 
+    /// What this node has of a set is with all once this is committed.
+    pub(crate) fn adopted(&mut self, set: WorkSet, published: CommitId) {
+        self.adopted.insert(set, published);
+    }
+
     pub(crate) fn committed(&mut self, upto: CommitId) -> Vec<Sent> {
+        self.adopted.retain(|_, commit| *commit > upto);
         let mut sent = Vec::new();
         while self.waiting.front().is_some_and(|(commit, ..)| *commit <= upto) {
             let Some((_, set, tenure, waiting)) = self.waiting.pop_front() else { break };

@@ -431,7 +431,7 @@ impl World {
             Output::Prepare { set, tenure, .. } => {
                 self.log(|| format!("n{node} prepares {set} {tenure:?}"));
                 self.nodes[node].app.prepare(set, tenure);
-                self.nodes[node].membership.handle_prepared(now, set);
+                self.nodes[node].membership.handle_prepared(now, set, tenure.epoch);
             }
             Output::Stop { set, to, tenure } => {
                 self.log(|| format!("n{node} stops {set} {tenure:?}"));
@@ -472,7 +472,8 @@ impl World {
         let now = self.nodes[node].clock(self.now);
         let state = &mut self.nodes[node];
         state.app.acquire(set, tenure, how, &state.replication, bug);
-        state.replication.acquire(now, set, tenure);
+        let published = state.replication.acquire(now, set, tenure);
+        state.app.adopted(set, published);
     }
 
     /// Whether a node that looks for another holder of the cluster's addresses would find one now.

@@ -95,6 +95,11 @@ impl Driver {
             error!(set = set.index(), key = %format!("{:x}", id.key), %error, "an IKE SA cannot be read");
         }
         self.edges.insert(set, adopted.edges);
+        if !ike.is_empty()
+            && let Some(published) = self.put_edges(set)
+        {
+            self.adopted.insert(set, published);
+        }
         self.adopt_pools(adopted.leases);
         let mut orphans = Vec::new();
         for (initial, start) in adopted.pairs {
@@ -171,6 +176,7 @@ impl Driver {
             self.tidings.note(boot_time(), cause, set, sessions);
         }
         self.waiting.drop_set(set);
+        self.adopted.remove(&set);
         self.children.retain(|spi_in, _| spi_in.work_set() != set);
         self.carried.retain(|(home, _), _| *home != set);
         self.edges.remove(&set);
@@ -204,7 +210,11 @@ impl Driver {
         if let Some(link) = &self.link {
             link.hand_over(set, to, tenure, state.into());
         }
-        self.outgoing.push((boot_time() + FORGET_AFTER, set));
+        self.outgoing.retain(|(_, gone)| *gone != set);
+        // It may be on its way back, or here, by now.
+        if !self.moves_in.is_queueing(set) && !self.tenures.contains_key(&set) {
+            self.outgoing.push((boot_time() + FORGET_AFTER, set));
+        }
     }
 
     pub(super) fn forget_outgoing(&mut self, now: Time) {
@@ -212,7 +222,7 @@ impl Driver {
         for (at, set) in due {
             if at > now {
                 self.outgoing.push((at, set));
-            } else if !self.tenures.contains_key(&set) && !self.moves_in.is_handed_over(set) {
+            } else if !self.tenures.contains_key(&set) && !self.moves_in.is_queueing(set) {
                 self.datapath.forget_set(set);
             }
         }
@@ -249,10 +259,8 @@ impl Driver {
     fn on_watching(&mut self, set: WorkSet) {
         let now = boot_time();
         let Some(moving) = self.moves_in.handle_watching(now, set) else { return };
-        if let Some(at) = self.outgoing.iter().position(|(_, gone)| *gone == set) {
-            self.outgoing.swap_remove(at);
-            self.datapath.forget_set(set);
-        }
+        self.outgoing.retain(|(_, gone)| *gone != set);
+        self.datapath.forget_set(set);
         self.datapath.hold_set(set);
         for (initial, start) in Adopted::read(mem::take(&mut moving.records), None).pairs {
             let pair = SaPair { initial, tenure: moving.tenure, start };
@@ -277,9 +285,9 @@ impl Driver {
 
     pub(super) fn on_waited(&mut self, set: WorkSet, outcome: anyhow::Result<()>) {
         match self.moves_in.handle_waited(boot_time(), set, outcome.is_ok()) {
-            Waited::Prepared => {
+            Waited::Prepared(tenure) => {
                 if let Some(link) = &self.link {
-                    link.prepared(set);
+                    link.prepared(set, tenure.epoch);
                 }
             }
             Waited::Late => {
