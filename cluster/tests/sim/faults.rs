@@ -291,6 +291,10 @@ fn cut_side(world: &mut World, one: usize, length: u64) -> Option<&'static str> 
     if !clients && world.plan.networks < 2 {
         return None;
     }
+    // The last of two would serve nobody.
+    if clients && !may_cut(world, &[one]) {
+        return None;
+    }
     world.heal_at(length, Heal::Cuts);
     if clients {
         world.air.client_cut |= 1 << one;
