@@ -207,10 +207,11 @@ impl Membership {
         }
     }
 
-    /// Planned move, new owner: the set's packets are queued from now on.
-    pub fn handle_prepared(&mut self, now: Time, set: WorkSet) {
+    /// Planned move, new owner: the set's packets are queued from now on, for the move that [`Output::Prepare`] announced
+    /// under `epoch`; of one that has ended since it counts for nothing.
+    pub fn handle_prepared(&mut self, now: Time, set: WorkSet, epoch: Epoch) {
         if let State::Seated(seat) = &mut self.state {
-            seat.on_prepared(&mut self.base, now, set);
+            seat.on_prepared(&mut self.base, now, set, epoch);
         }
     }
 

@@ -9,8 +9,9 @@ use cluster::membership::{Act, How, Output};
 use cluster::{Membership, Network, StartId};
 use wire::{Epoch, Time, WorkSet};
 
-use nodes::{NODES, addresses, node};
+use nodes::{addresses, node};
 
+const NODES: u8 = 3;
 const STEP: Duration = Duration::from_micros(500);
 
 /// Three nodes and what their drivers were told.
@@ -19,6 +20,8 @@ struct Cluster {
     now: Time,
     /// Hears nobody; the others hear it.
     deaf: Option<usize>,
+    /// Under which epoch new owners say that they queue, given that of the move.
+    prepared_under: fn(Epoch) -> Epoch,
     /// Stopped for the node with that start id; the hand-over is the test's.
     stopped: Vec<(StartId, WorkSet, Epoch)>,
     /// Taken by planned moves.
@@ -34,8 +37,8 @@ impl Cluster {
                 node.handle_timeout(now);
             }
             while let Some(output) = node.poll_output() {
-                if let Output::Prepare { set, .. } = output {
-                    node.handle_prepared(now, set);
+                if let Output::Prepare { set, tenure, .. } = output {
+                    node.handle_prepared(now, set, (self.prepared_under)(tenure.epoch));
                 } else if let Output::Stop { set, to, tenure } = output {
                     self.stopped.push((to, set, tenure.epoch));
                 } else if let Output::JoinAsked(identity) = output {
@@ -69,8 +72,23 @@ impl Cluster {
 
 /// A cluster in which a set was handed to a node whose lease ended before; which node and set, under which epoch.
 fn handed_without_lease() -> (Cluster, usize, WorkSet, Epoch) {
-    let nodes: Vec<Membership> = (0..NODES).map(node).collect();
-    let mut cluster = Cluster { nodes, now: Time::ZERO, deaf: None, stopped: Vec::new(), taken: Vec::new() };
+    let mut cluster = drained(|epoch| epoch);
+    cluster.step_until("a set is stopped for another node", |cluster| !cluster.stopped.is_empty());
+
+    let (to, set, epoch) = cluster.stopped[0];
+    let new = cluster.nodes.iter().position(|node| node.identity().start == to).unwrap();
+    cluster.deaf = Some(new);
+    cluster.step_until("its lease ends", |cluster| cluster.nodes[new].lease_until() <= cluster.now);
+    let now = cluster.now;
+    cluster.nodes[new].handle_taken(now, set, epoch);
+    (cluster, new, set, epoch)
+}
+
+/// A cluster whose first node is to give all its sets away.
+fn drained(prepared_under: fn(Epoch) -> Epoch) -> Cluster {
+    let nodes: Vec<Membership> = (0..NODES).map(|number| node(number, NODES)).collect();
+    let (stopped, taken) = (Vec::new(), Vec::new());
+    let mut cluster = Cluster { nodes, now: Time::ZERO, deaf: None, prepared_under, stopped, taken };
     cluster.step_until("all form a cluster", |cluster| {
         cluster
             .nodes
@@ -83,15 +101,7 @@ fn handed_without_lease() -> (Cluster, usize, WorkSet, Epoch) {
     for node in &mut cluster.nodes {
         node.handle_act(now, drained, Act::Drain);
     }
-    cluster.step_until("a set is stopped for another node", |cluster| !cluster.stopped.is_empty());
-
-    let (to, set, epoch) = cluster.stopped[0];
-    let new = cluster.nodes.iter().position(|node| node.identity().start == to).unwrap();
-    cluster.deaf = Some(new);
-    cluster.step_until("its lease ends", |cluster| cluster.nodes[new].lease_until() <= cluster.now);
-    let now = cluster.now;
-    cluster.nodes[new].handle_taken(now, set, epoch);
-    (cluster, new, set, epoch)
+    cluster
 }
 
 /// The full members of the view that a node is in.
@@ -136,4 +146,13 @@ fn what_is_handed_to_a_node_without_a_lease_waits_for_one_or_goes_with_the_view(
     let gone_on: Vec<bool> = (0..200).map(heals_after).collect();
     assert!(!gone_on[0] && gone_on[199], "both ends were seen: {gone_on:?}");
     assert!(gone_on.is_sorted(), "the longer it waits the less it gets: {gone_on:?}");
+}
+
+#[test]
+fn who_queued_for_a_move_that_has_ended_is_not_taken_to_queue_for_the_next() {
+    let mut cluster = drained(|epoch| Epoch { count: epoch.count - 1, ..epoch });
+    for _ in 0..1000 {
+        cluster.step();
+    }
+    assert!(cluster.stopped.is_empty(), "its old owner stops a set that nobody queues for: {:?}", cluster.stopped);
 }

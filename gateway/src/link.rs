@@ -312,8 +312,8 @@ impl Handle {
     }
 
     /// Planned move to this node: the set's packets are queued from now on.
-    pub fn prepared(&self, set: WorkSet) {
-        self.command(Command::Prepared(set));
+    pub fn prepared(&self, set: WorkSet, epoch: Epoch) {
+        self.command(Command::Prepared(set, epoch));
     }
 
     /// Planned move away: the set is stopped, and this is its final state besides the records, [`HAND_OVER_MAX`] octets at

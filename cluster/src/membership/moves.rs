@@ -94,8 +94,9 @@ impl Seat {
         }
     }
 
-    pub(super) fn on_prepared(&mut self, base: &mut Base, now: Time, set: WorkSet) {
+    pub(super) fn on_prepared(&mut self, base: &mut Base, now: Time, set: WorkSet, epoch: Epoch) {
         if let Some(moving) = self.moves_in.get_mut(&set)
+            && moving.epoch == epoch
             && moving.stage == Stage::Preparing
         {
             moving.stage = Stage::Queueing;

@@ -43,7 +43,7 @@ pub(super) enum Command {
         id: RecordId,
         change: Change,
     },
-    Prepared(WorkSet),
+    Prepared(WorkSet, Epoch),
     HandOver {
         set: WorkSet,
         to: StartId,
@@ -369,7 +369,7 @@ impl Control {
     fn on_command(&mut self, command: Command) -> ControlFlow<Ending> {
         match command {
             Command::Put { engine, commit, id, change } => self.put(engine, commit, id, change),
-            Command::Prepared(set) => self.realtime.order(Order::Prepared(set)),
+            Command::Prepared(set, epoch) => self.realtime.order(Order::Prepared(set, epoch)),
             Command::HandOver { set, to, tenure, state } => {
                 // Refused only if the set was lost meanwhile, and then membership has decided otherwise.
                 if self.replication.hand_over(boot_time(), set, to, tenure, &state).is_ok() {

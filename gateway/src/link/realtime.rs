@@ -17,7 +17,7 @@ use anyhow::Context;
 use cluster::dispatch::Owner;
 use cluster::membership::{Act, Link, Membership, Output, Probe};
 use cluster::seal::{GroupKey, Seal, SealError};
-use cluster::{Network, StartId, Table, View, membership};
+use cluster::{Handoff, Network, StartId, Table, View, membership};
 use tokio::sync::mpsc::UnboundedSender;
 use wire::{Epoch, Slot, Time, WorkSet};
 
@@ -64,7 +64,7 @@ pub(super) enum Order {
     JoinVerdict(StartId, Result<(), String>),
     Counted(StartId),
     Slow(StartId),
-    Prepared(WorkSet),
+    Prepared(WorkSet, Epoch),
     Taken(WorkSet, Epoch),
     OutsideLink(Link),
     Probe(Probe),
@@ -335,7 +335,7 @@ impl Loop {
             Order::JoinVerdict(start, verdict) => self.membership.handle_join_verdict(now, start, verdict),
             Order::Counted(start) => self.membership.handle_counted(now, start),
             Order::Slow(start) => self.membership.handle_slow(now, start),
-            Order::Prepared(set) => self.on_prepared(now, set),
+            Order::Prepared(set, epoch) => self.on_prepared(now, set, epoch),
             Order::Taken(set, epoch) => self.membership.handle_taken(now, set, epoch),
             Order::OutsideLink(link) => self.membership.handle_outside_link(now, link),
             Order::Probe(probe) => self.membership.handle_probe(now, probe),
@@ -417,13 +417,14 @@ impl Loop {
     }
 
     /// The datapath queues the packets of a set that moves here: let them in.
-    fn on_prepared(&mut self, now: Time, set: WorkSet) {
+    fn on_prepared(&mut self, now: Time, set: WorkSet, epoch: Epoch) {
         let assignment = self.membership.table().map(|table| *table.assignment(set));
-        let comes = |a: &cluster::Assignment| Some(a.owner) != self.own && a.handoff.map(|h| h.to) == self.own;
+        let here = |handoff: Handoff| Some(handoff.to) == self.own && handoff.epoch == epoch;
+        let comes = |a: &cluster::Assignment| Some(a.owner) != self.own && a.handoff.is_some_and(here);
         if let Some(assignment) = assignment.filter(comes) {
             (self.hooks.owner)(set, Owner::Queueing(assignment.owner));
         }
-        self.membership.handle_prepared(now, set);
+        self.membership.handle_prepared(now, set, epoch);
     }
 
     fn on_lease(&mut self, until: Time) {

@@ -115,7 +115,7 @@ fn run(mut inbox: mpsc::UnboundedReceiver<Event>, handle: &Handle, seen: &Mutex<
             Event::Release(set) => {
                 seen.owned.remove(&set);
             }
-            Event::Prepare { set, .. } => handle.prepared(set),
+            Event::Prepare { set, tenure, .. } => handle.prepared(set, tenure.epoch),
             Event::Stop { set, to, tenure } => {
                 seen.owned.remove(&set);
                 handle.hand_over(set, to, tenure, b"final".to_vec());

@@ -61,7 +61,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     /// The workers queue, and the old owner may know.
-    Prepared,
+    Prepared(Tenure),
     /// They are late, for the first time in this move.
     Late,
     /// They are late still, or the wait was for a move that has ended.
@@ -93,8 +93,9 @@ impl MovesIn {
         self.by_set.contains_key(&set)
     }
 
-    pub(super) fn is_handed_over(&self, set: WorkSet) -> bool {
-        self.by_set.get(&set).is_some_and(|moving| moving.handed_over.is_some())
+    /// Whether the workers were told to queue for the set: what they have of it is no rest of an earlier time.
+    pub(super) fn is_queueing(&self, set: WorkSet) -> bool {
+        self.by_set.get(&set).is_some_and(|moving| !matches!(moving.stage, Stage::AwaitWatch { .. }))
     }
 
     /// The move ends: the set is this node's, or not to be.
@@ -156,7 +157,7 @@ impl MovesIn {
         let Some(moving) = self.by_set.get_mut(&set).filter(is_this) else { return Waited::Nothing };
         if have_it {
             moving.stage = Stage::Queueing;
-            return Waited::Prepared;
+            return Waited::Prepared(moving.tenure);
         }
         // They have it in their mailboxes: workers that are late, not stuck, take it yet. A stuck node is voted out.
         moving.stage = Stage::Told { wait_at: now + WAIT_AGAIN_AFTER };
@@ -237,9 +238,9 @@ mod tests {
     #[test]
     fn a_hand_over_that_is_awaited_is_taken() {
         let mut moves = announced(2);
-        assert!(!moves.is_handed_over(set()));
+        assert!(moves.of(set()).is_some_and(|moving| moving.handed_over.is_none()));
         assert!(take(&mut moves, tenure(2), 1));
-        assert!(moves.is_handed_over(set()));
+        assert!(moves.of(set()).is_some_and(|moving| moving.handed_over.is_some()));
         assert_eq!(taken(&mut moves), Some(vec![1]));
     }
 
@@ -281,7 +282,7 @@ mod tests {
         let mut moves = announced(2);
         assert!(take(&mut moves, tenure(2), 1));
         moves.announce(NOW, set(), tenure(4), Vec::new());
-        assert!(!moves.is_handed_over(set()));
+        assert!(moves.of(set()).is_some_and(|moving| moving.handed_over.is_none()));
         assert!(!take(&mut moves, tenure(2), 1));
         assert!(take(&mut moves, tenure(4), 2));
         assert_eq!(taken(&mut moves), Some(vec![2]));
@@ -313,7 +314,7 @@ mod tests {
             assert_eq!(moves.poll_timeout(), Some(now));
         }
         assert_eq!(moves.poll_waits(now), [set()]);
-        assert_eq!(moves.handle_waited(now, set(), true), Waited::Prepared);
+        assert_eq!(moves.handle_waited(now, set(), true), Waited::Prepared(tenure(2)));
         assert_eq!((moves.poll_timeout(), moves.poll_waits(now)), (None, vec![]));
     }
 
@@ -328,7 +329,7 @@ mod tests {
         assert_eq!((moves.poll_waits(NOW), moves.poll_timeout()), (vec![], None));
         assert_eq!(moves.handle_waited(NOW, set(), true), Waited::Nothing);
         assert_eq!((moves.poll_timeout(), moves.poll_waits(NOW)), (Some(NOW), vec![set()]));
-        assert_eq!(moves.handle_waited(NOW, set(), true), Waited::Prepared);
+        assert_eq!(moves.handle_waited(NOW, set(), true), Waited::Prepared(tenure(2)));
     }
 
     #[test]
