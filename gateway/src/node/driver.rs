@@ -74,9 +74,6 @@ pub(super) struct Driver {
     dispatch: Option<Arc<Dispatch>>,
     /// Sets that are to move here.
     moves_in: MovesIn,
-    /// What was adopted of these sets may have been known to their last owner and this node alone: nothing that tells of it
-    /// leaves before this is committed, and all hold it.
-    adopted: HashMap<WorkSet, CommitId>,
     /// Sets that went, until packets on their way through this node are gone, too.
     outgoing: Vec<(Time, WorkSet)>,
     /// When the pools are next looked through for addresses that nobody uses.
@@ -160,7 +157,6 @@ impl Driver {
             lans: Vec::new(),
             dispatch: None,
             moves_in: MovesIn::default(),
-            adopted: HashMap::new(),
             outgoing: Vec::new(),
             reclaim_at: boot_time(),
             gatherings: Vec::new(),
@@ -327,16 +323,6 @@ impl Driver {
         })
     }
 
-    /// The work set of an IKE message of ours, if it has one yet.
-    fn home_of_own(datagram: &[u8]) -> Option<WorkSet> {
-        let (spi_i, rest) = datagram.split_first_chunk::<8>()?;
-        let (spi_r, rest) = rest.split_first_chunk::<8>()?;
-        // RFC 7296 §3.1: the I flag tells whether the sender is the original initiator.
-        let ours = if rest.get(3)? & 0x08 != 0 { spi_i } else { spi_r };
-        let ours = u64::from_be_bytes(*ours);
-        (ours != 0).then(|| WorkSet::from_low_bits(ours))
-    }
-
     /// Stores a change and returns the number under which replication took it.
     fn put(&mut self, id: RecordId, change: Change) -> CommitId {
         self.last_commit = CommitId(self.last_commit.0.saturating_add(1));
@@ -354,7 +340,6 @@ impl Driver {
     }
 
     fn on_committed(&mut self, commit: CommitId) {
-        self.adopted.retain(|_, published| *published > commit);
         for held in self.waiting.release(commit) {
             self.let_go(held);
         }
@@ -406,9 +391,11 @@ impl Driver {
         }
     }
 
-    fn put_edges(&mut self, set: WorkSet) -> Option<CommitId> {
-        let bytes = self.edges.get(&set)?.to_bytes();
-        Some(self.put(RecordId { set, kind: RecordKind::ESP_INBOUND, key: 0 }, Change::Put(bytes)))
+    fn put_edges(&mut self, set: WorkSet) {
+        if let Some(edges) = self.edges.get(&set) {
+            let bytes = edges.to_bytes();
+            self.put(RecordId { set, kind: RecordKind::ESP_INBOUND, key: 0 }, Change::Put(bytes));
+        }
     }
 
     fn hold(&mut self, commit: CommitId, set: WorkSet, what: Held) {

@@ -95,11 +95,6 @@ impl Driver {
             error!(set = set.index(), key = %format!("{:x}", id.key), %error, "an IKE SA cannot be read");
         }
         self.edges.insert(set, adopted.edges);
-        if !ike.is_empty()
-            && let Some(published) = self.put_edges(set)
-        {
-            self.adopted.insert(set, published);
-        }
         self.adopt_pools(adopted.leases);
         let mut orphans = Vec::new();
         for (initial, start) in adopted.pairs {
@@ -176,7 +171,6 @@ impl Driver {
             self.tidings.note(boot_time(), cause, set, sessions);
         }
         self.waiting.drop_set(set);
-        self.adopted.remove(&set);
         self.children.retain(|spi_in, _| spi_in.work_set() != set);
         self.carried.retain(|(home, _), _| *home != set);
         self.edges.remove(&set);

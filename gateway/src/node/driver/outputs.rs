@@ -15,9 +15,8 @@ impl Driver {
     fn on_output(&mut self, output: Output) {
         match output {
             Output::Transmit { path, datagram, after } => {
-                let adopted = self.adopted_with(&datagram);
                 let held = Held::Transmit { path, datagram };
-                match after.and_then(|after| self.waiting.translate(after)).or(adopted) {
+                match after.and_then(|after| self.waiting.translate(after)) {
                     Some((commit, set)) => self.hold(commit, set, held),
                     None => self.let_go(held),
                 }
@@ -44,15 +43,6 @@ impl Driver {
                 self.sessions.on_event(boot_time(), event);
             }
         }
-    }
-
-    /// Until when a message of ours waits that may tell of what was adopted.
-    fn adopted_with(&self, datagram: &[u8]) -> Option<(CommitId, WorkSet)> {
-        if self.adopted.is_empty() {
-            return None;
-        }
-        let set = Self::home_of_own(datagram)?;
-        self.adopted.get(&set).map(|commit| (*commit, set))
     }
 
     fn on_install(&mut self, child: ChildSa) {
