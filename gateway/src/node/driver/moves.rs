@@ -78,7 +78,12 @@ impl Driver {
 
     fn on_acquire(&mut self, set: WorkSet, tenure: Tenure, how: How, records: link::Records) {
         let now = boot_time();
+        let is_back = self.outgoing.iter().any(|(_, gone)| *gone == set);
         self.outgoing.retain(|(_, gone)| *gone != set);
+        if is_back && how != How::Planned {
+            // Of what was stopped here, the owner in between may have ended some, and used numbers of the rest.
+            self.datapath.forget_set(set);
+        }
         let mut moving = self.moves_in.end(set);
         let HandedOver { adopted, digests } = match how {
             How::Planned => moving.as_mut().and_then(|moving| moving.handed_over.take()).unwrap_or_default(),
