@@ -1,38 +1,31 @@
 //! Somebody without the group key copies datagrams to a node that they were not sent to: that gives it no lease.
 
+#[path = "nodes/air.rs"]
+mod air;
 mod nodes;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use cluster::{Membership, Network};
+use cluster::Membership;
 use wire::Time;
 
-use nodes::{addresses, node};
+use air::{deliver, said};
+use nodes::node;
 
 const STEP: Duration = Duration::from_micros(500);
 
 /// Lets the nodes do what is due; returns what each says to whom.
-fn said(nodes: &mut [Membership], now: Time) -> Vec<(usize, usize, Vec<u8>)> {
-    let (mut said, mut buffer) = (Vec::new(), Vec::new());
+fn round(nodes: &mut [Membership], now: Time) -> Vec<(usize, usize, Vec<u8>)> {
+    let mut spoken = Vec::new();
     for (from, node) in nodes.iter_mut().enumerate() {
         if node.poll_timeout() <= now {
             node.handle_timeout(now);
         }
         while node.poll_output().is_some() {}
-        while let Some(to) = node.poll_transmit(&mut buffer) {
-            let SocketAddr::V4(address) = to.to else { continue };
-            said.push((from, usize::from(address.ip().octets()[3]), buffer.clone()));
-        }
+        spoken.extend(said(node).into_iter().map(|(to, datagram)| (from, to, datagram)));
     }
-    said
-}
-
-fn deliver(nodes: &mut [Membership], now: Time, (from, to, datagram): (usize, usize, &[u8])) {
-    let sender = nodes[from].identity().start;
-    let address = addresses(u8::try_from(from).unwrap())[0].unwrap();
-    nodes[to].handle_datagram(now, Network::new(0).unwrap(), address, sender, datagram);
+    spoken
 }
 
 /// Cuts a node off, and brings to it, so much later, what the two others say to each other. Returns for how long it may
@@ -42,7 +35,7 @@ fn lease_of_a_cut_off_node(cut_off: usize, delay: Duration) -> Duration {
     let mut now = Time::ZERO;
     while now < Time::from_millis(1000) {
         now += STEP;
-        for (from, to, datagram) in said(&mut nodes, now) {
+        for (from, to, datagram) in round(&mut nodes, now) {
             deliver(&mut nodes, now, (from, to, &datagram));
         }
     }
@@ -53,7 +46,7 @@ fn lease_of_a_cut_off_node(cut_off: usize, delay: Duration) -> Duration {
     while nodes[other].view().is_some_and(|view| view.full().len() == 3) {
         now += STEP;
         assert!(now < cut_at + Duration::from_secs(1), "the others go on without it");
-        for (from, to, datagram) in said(&mut nodes, now) {
+        for (from, to, datagram) in round(&mut nodes, now) {
             if from != cut_off && to != cut_off {
                 deliver(&mut nodes, now, (from, to, &datagram));
                 copies.push_back((now + delay, from, datagram));

@@ -1,39 +1,20 @@
 //! What a node says of its sets counts only where it is a full member: a node that two parts let in at the same time works
 //! in one of them, and the other must not give its sets up for that; one whose view is only ahead is heard once ours follows.
 
+mod replicas;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use cluster::replication::{Bounds, Output};
-use cluster::{Addresses, Identity, Member, Name, Replication, Role, StartId, View, ViewId};
-use wire::{Change, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
+use cluster::{Replication, Role};
+use wire::{Change, RecordId, RecordKind, Time, WorkSet};
+
+use replicas::{slot, start, tenure, view};
 
 const HERE: usize = 0;
 const JOINER: usize = 1;
 const SET: WorkSet = WorkSet::from_low_bits(7);
 const RECORD: RecordId = RecordId { set: SET, kind: RecordKind(1), key: 1 };
-
-fn start(node: usize) -> StartId {
-    StartId(1 + node as u64)
-}
-
-fn slot(node: usize) -> Slot {
-    Slot::new(u8::try_from(node).unwrap()).unwrap()
-}
-
-fn tenure(count: u32, node: usize) -> Tenure {
-    Tenure { epoch: Epoch { count, master: slot(0) }, slot: slot(node) }
-}
-
-fn view(members: &[(usize, Role)]) -> Arc<View> {
-    let member = |(node, role): &(usize, Role)| {
-        let name = Name::new(&format!("n{node}")).unwrap();
-        let identity = Identity { name, start: start(*node), addresses: Addresses::default(), weight: 1 };
-        Member { slot: slot(*node), role: *role, identity }
-    };
-    let members = members.iter().map(member).collect();
-    Arc::new(View::new(ViewId { number: 1, digest: 1 }, 1, 0, slot(0), members, Vec::new()).unwrap())
-}
 
 /// This node, the joiner, and what is under way to each.
 struct Pair {

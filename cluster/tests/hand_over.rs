@@ -1,12 +1,15 @@
 //! A planned move whose session breaks: the old owner's last word comes nevertheless, behind the records, and the copies of
 //! all three nodes end alike.
 
+mod replicas;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use cluster::replication::{Bounds, Output};
-use cluster::{Addresses, Identity, Member, Name, Replication, Role, StartId, View, ViewId};
-use wire::{Change, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
+use cluster::{Replication, Role};
+use wire::{Change, RecordId, RecordKind, Time, WorkSet};
+
+use replicas::{slot, start, tenure, view};
 
 const OLD: usize = 0;
 const NEW: usize = 1;
@@ -14,15 +17,6 @@ const NEW: usize = 1;
 const THIRD: usize = 2;
 const NODES: usize = 3;
 const SET: WorkSet = WorkSet::from_low_bits(7);
-
-fn start(node: usize) -> StartId {
-    StartId(1 + node as u64)
-}
-
-fn tenure(count: u32, node: usize) -> Tenure {
-    let slot = |number| Slot::new(number).unwrap();
-    Tenure { epoch: Epoch { count, master: slot(0) }, slot: slot(u8::try_from(node).unwrap()) }
-}
 
 fn record(key: u128) -> RecordId {
     RecordId { set: SET, kind: RecordKind(1), key }
@@ -43,17 +37,10 @@ struct Cluster {
 
 impl Cluster {
     fn new(delay: usize) -> Self {
-        let member = |node: usize| {
-            let number = u8::try_from(node).unwrap();
-            let name = Name::new(&format!("n{node}")).unwrap();
-            let identity = Identity { name, start: start(node), addresses: Addresses::default(), weight: 1 };
-            Member { slot: Slot::new(number).unwrap(), role: Role::Full, identity }
-        };
-        let members = (0..NODES).map(member).collect();
-        let view = Arc::new(View::new(ViewId::default(), 1, 0, Slot::default(), members, Vec::new()).unwrap());
+        let view = view(&[OLD, NEW, THIRD].map(|node| (node, Role::Full)));
         let node = |at: usize| {
             let mut node = Replication::new(start(at), Vec::new(), Bounds::default());
-            node.handle_view(Time::ZERO, &view, Slot::new(u8::try_from(at).unwrap()).unwrap());
+            node.handle_view(Time::ZERO, &view, slot(at));
             node
         };
         let nodes = std::array::from_fn(node);

@@ -1,15 +1,17 @@
 //! A planned move that ends at a node without a lease: others may have gone on without it, and with the set.
 
+#[path = "nodes/air.rs"]
+mod air;
 mod nodes;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use cluster::membership::{Act, How, Output};
-use cluster::{Membership, Network, StartId};
+use cluster::{Membership, StartId};
 use wire::{Epoch, Time, WorkSet};
 
-use nodes::{addresses, node};
+use air::{deliver, said};
+use nodes::node;
 
 const NODES: u8 = 3;
 const STEP: Duration = Duration::from_micros(500);
@@ -31,7 +33,7 @@ struct Cluster {
 impl Cluster {
     fn step(&mut self) {
         self.now += STEP;
-        let (now, mut said, mut buffer) = (self.now, Vec::new(), Vec::new());
+        let (now, mut under_way) = (self.now, Vec::new());
         for (at, node) in self.nodes.iter_mut().enumerate() {
             if node.poll_timeout() <= now {
                 node.handle_timeout(now);
@@ -47,16 +49,11 @@ impl Cluster {
                     self.taken.push((at, set, tenure.epoch));
                 }
             }
-            while let Some(to) = node.poll_transmit(&mut buffer) {
-                let SocketAddr::V4(address) = to.to else { continue };
-                said.push((at, usize::from(address.ip().octets()[3]), buffer.clone()));
-            }
+            under_way.extend(said(node).into_iter().map(|(to, datagram)| (at, to, datagram)));
         }
-        for (from, to, datagram) in said {
+        for (from, to, datagram) in under_way {
             if self.deaf != Some(to) {
-                let sender = self.nodes[from].identity().start;
-                let address = addresses(u8::try_from(from).unwrap())[0].unwrap();
-                self.nodes[to].handle_datagram(now, Network::new(0).unwrap(), address, sender, &datagram);
+                deliver(&mut self.nodes, now, (from, to, &datagram));
             }
         }
     }

@@ -1,12 +1,15 @@
 //! Answers that come late: to a request for a set that somebody else owns by now, and of a peer that had nothing to answer
 //! before.
 
+mod replicas;
+
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use cluster::replication::{Bounds, Output};
-use cluster::{Addresses, Identity, Member, Name, Replication, Role, StartId, View, ViewId};
-use wire::{Change, Epoch, RecordId, RecordKind, Slot, Tenure, Time, WorkSet};
+use cluster::{Replication, Role, StartId};
+use wire::{Change, CommitId, RecordId, RecordKind, Time, WorkSet};
+
+use replicas::{slot, start, tenure, view};
 
 const OLD: usize = 0;
 const NEW: usize = 1;
@@ -14,18 +17,6 @@ const THIRD: usize = 2;
 const BIG: WorkSet = WorkSet::from_low_bits(1);
 const SET: WorkSet = WorkSet::from_low_bits(7);
 const MESSAGE: usize = 8 << 10;
-
-fn start(node: usize) -> StartId {
-    StartId(1 + node as u64)
-}
-
-fn slot(node: usize) -> Slot {
-    Slot::new(u8::try_from(node).unwrap()).unwrap()
-}
-
-fn tenure(count: u32, node: usize) -> Tenure {
-    Tenure { epoch: Epoch { count, master: slot(0) }, slot: slot(node) }
-}
 
 fn record(set: WorkSet, key: u128) -> RecordId {
     RecordId { set, kind: RecordKind(1), key }
@@ -55,15 +46,9 @@ impl Trio {
     }
 
     fn node(at: usize) -> Replication {
-        let member = |node: usize| {
-            let name = Name::new(&format!("n{node}")).unwrap();
-            let identity = Identity { name, start: start(node), addresses: Addresses::default(), weight: 1 };
-            Member { slot: slot(node), role: Role::Full, identity }
-        };
-        let members = (0..3).map(member).collect();
-        let view = View::new(ViewId { number: 1, digest: 1 }, 1, 0, slot(0), members, Vec::new()).unwrap();
         let mut node = Replication::new(start(at), Vec::new(), bounds());
-        node.handle_view(Time::ZERO, &Arc::new(view), slot(at));
+        let members = [OLD, NEW, THIRD].map(|node| (node, Role::Full));
+        node.handle_view(Time::ZERO, &view(&members), slot(at));
         node
     }
 
@@ -103,7 +88,7 @@ impl Trio {
         while pairs().fold(false, |delivered, (from, to)| self.deliver(from, to) | delivered) {}
     }
 
-    fn put(&mut self, node: usize, id: RecordId, bytes: &[u8]) -> wire::CommitId {
+    fn put(&mut self, node: usize, id: RecordId, bytes: &[u8]) -> CommitId {
         self.nodes[node].put(self.now, id, Change::Put(bytes.into())).unwrap()
     }
 

@@ -1,17 +1,19 @@
 //! A member that is asked to go while somebody else dies is needed again: the rest must not stand still for ever.
 
+#[path = "nodes/air.rs"]
+mod air;
 mod nodes;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use cluster::Membership;
 use cluster::membership::{Event, Output};
-use cluster::{Membership, Network};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wire::Time;
 
-use nodes::{addresses, node};
+use air::{deliver, said};
+use nodes::node;
 
 const STEP: Duration = Duration::from_micros(500);
 /// Twice what two views take, the one without who is silent and the one after it.
@@ -87,25 +89,21 @@ impl Cluster {
     /// Half a millisecond, in which the datagrams that `passes` lets through (from, to, kind) are delivered.
     fn step(&mut self, mut passes: impl FnMut(usize, usize, u8) -> bool) {
         self.now += STEP;
-        let (mut said, mut buffer) = (Vec::new(), Vec::new());
+        let mut under_way = Vec::new();
         for from in self.alive() {
             if self.nodes[from].poll_timeout() <= self.now {
                 self.nodes[from].handle_timeout(self.now);
             }
             self.take_outputs(from);
-            while let Some(to) = self.nodes[from].poll_transmit(&mut buffer) {
-                let SocketAddr::V4(address) = to.to else { continue };
-                let to = usize::from(address.ip().octets()[3]);
-                if passes(from, to, buffer[0]) {
-                    said.push((from, to, buffer.clone()));
+            for (to, datagram) in said(&mut self.nodes[from]) {
+                if passes(from, to, datagram[0]) {
+                    under_way.push((from, to, datagram));
                 }
             }
         }
-        for (from, to, datagram) in said {
+        for (from, to, datagram) in under_way {
             if !self.dead.contains(&to) && !self.deaf.contains(&(to, from)) {
-                let sender = self.nodes[from].identity().start;
-                let source = addresses(u8::try_from(from).unwrap())[0].unwrap();
-                self.nodes[to].handle_datagram(self.now, Network::new(0).unwrap(), source, sender, &datagram);
+                deliver(&mut self.nodes, self.now, (from, to, &datagram));
             }
         }
     }

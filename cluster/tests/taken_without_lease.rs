@@ -1,17 +1,19 @@
 //! Sets fall to a node that was paused and installs an old view when it wakes up: others may have gone on without it since,
 //! and with the sets, so it begins to work for them under a lease only.
 
+#[path = "nodes/air.rs"]
+mod air;
 mod nodes;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use cluster::Membership;
 use cluster::membership::{How, Output};
-use cluster::{Membership, Network};
 use wire::{Time, WorkSet};
 
-use nodes::{addresses, node};
+use air::{deliver, said};
+use nodes::node;
 
 const NODES: u8 = 3;
 const STEP: Duration = Duration::from_micros(500);
@@ -66,15 +68,13 @@ impl Cluster {
     }
 
     fn deliver(&mut self, from: usize, to: usize, datagram: &[u8]) {
-        let sender = self.nodes[from].identity().start;
-        let source = addresses(u8::try_from(from).unwrap())[0].unwrap();
-        self.nodes[to].handle_datagram(self.now, Network::new(0).unwrap(), source, sender, datagram);
+        deliver(&mut self.nodes, self.now, (from, to, datagram));
         self.take_outputs(to);
     }
 
     fn step(&mut self) {
         self.now += STEP;
-        let (mut said, mut buffer) = (Vec::new(), Vec::new());
+        let mut under_way = Vec::new();
         let idle = [self.dead, self.paused];
         for at in (0..self.nodes.len()).filter(|at| !idle.contains(&Some(*at))) {
             let node = &mut self.nodes[at];
@@ -82,12 +82,9 @@ impl Cluster {
                 node.handle_timeout(self.now);
             }
             self.take_outputs(at);
-            while let Some(to) = self.nodes[at].poll_transmit(&mut buffer) {
-                let SocketAddr::V4(address) = to.to else { continue };
-                said.push((at, usize::from(address.ip().octets()[3]), buffer.clone()));
-            }
+            under_way.extend(said(&mut self.nodes[at]).into_iter().map(|(to, datagram)| (at, to, datagram)));
         }
-        for (from, to, datagram) in said {
+        for (from, to, datagram) in under_way {
             if self.paused == Some(to) {
                 self.backlog.push((from, datagram));
             } else if self.dead != Some(to) {

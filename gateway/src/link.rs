@@ -311,7 +311,8 @@ impl Handle {
         self.command(Command::Put { engine, commit, id, change });
     }
 
-    /// Planned move to this node: the set's packets are queued from now on.
+    /// Planned move to this node: the set's packets are queued from now on, for the move that [`Event::Prepare`] announced
+    /// under `epoch`.
     pub fn prepared(&self, set: WorkSet, epoch: Epoch) {
         self.command(Command::Prepared(set, epoch));
     }
